@@ -1,0 +1,49 @@
+# The single door. Needs python3 (3.11 or newer) and make; everything else is brought into .venv.
+PYTHON ?= python3
+bin := .venv/bin
+
+# Stamps: an install is repeated when what it was made from changed.
+pins := pyproject.toml constraints.txt .ci/venv.py
+runtime := .venv/.runtime
+dev := .venv/.dev
+
+.DELETE_ON_ERROR:
+.PHONY: help run test check bench faults pins clean
+
+help: ## Say what there is
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+
+run: $(runtime) ## Set up and run the demo: two days of real flights (ARGS="--json" and others go to it)
+	@$(bin)/tidings demo $(ARGS)
+
+test: check ## Set up and run every test
+	$(bin)/pytest --ignore=tests/shape
+
+check: $(dev) ## Lint, types, import directions and the shape of the tree
+	$(bin)/ruff check
+	$(bin)/ruff format --check
+	$(bin)/mypy
+	$(bin)/basedpyright
+	$(bin)/lint-imports --no-logo
+	$(bin)/pytest -q tests/shape
+
+bench: $(dev) ## Measure against bare loops and peers, in one run
+	$(bin)/python -m benchmarks $(ARGS)
+
+faults: $(dev) ## The long fault campaign: ten thousand kills
+	TIDINGS_KILLS=10000 $(bin)/pytest --timeout=0 tests/faults
+
+pins: $(dev) ## Renew constraints.txt; it holds names and versions, and no address
+	$(PYTHON) .ci/venv.py --pins
+
+clean: ## Remove what the other targets made
+	rm -rf .venv build dist .hypothesis .*_cache
+	find src tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+$(runtime): $(pins)
+	@$(PYTHON) .ci/venv.py
+	@touch $@
+
+$(dev): $(pins)
+	@$(PYTHON) .ci/venv.py --group setup --group dev
+	@touch $(runtime) $@
