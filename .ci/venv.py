@@ -2,13 +2,12 @@
 
 Needs Python 3.11 and the network, nothing else. pip brings uv, and uv installs fast from the pins of constraints.txt,
 with the settings that pip was given (index, certificate, proxy); where uv cannot, pip does it more slowly.
-Debian ships python3 without ensurepip, and a bare system without root certificates too. There, both come from Debian's
-own signed packages, unpacked into a temporary folder: nothing outside .venv changes, and no root is needed.
+Debian ships python3 without ensurepip. There, pip comes from Debian's own signed package, unpacked into a temporary
+folder: nothing outside .venv changes, and root is not needed.
 """
 
 import ast
 import os
-import ssl
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 PIP = [str(PYTHON), "-m", "pip", "--disable-pip-version-check"]
-CURE = "install them first: apt-get install python3-venv ca-certificates"
+CURE = "install them first: apt-get install python3-venv"
 
 # Every version for every platform, and not a word about where they come from.
 PINS = (
@@ -72,7 +71,7 @@ def make_venv() -> bool:
 
 
 def pip_from_debian(folder: Path) -> bool:
-    """Unpack Debian's pip, and its root certificates where the system has none, and let that pip install pip."""
+    """Unpack Debian's pip, which carries its own root certificates, and let it install pip."""
     for name in ("lists/partial", "cache/archives/partial"):
         (folder / name).mkdir(parents=True)
     apt = ["apt-get", "-qq", "-o", f"Dir::State::Lists={folder}/lists", "-o", f"Dir::Cache={folder}/cache"]
@@ -80,18 +79,11 @@ def pip_from_debian(folder: Path) -> bool:
         apt += ["-o", "APT::Sandbox::User=root"]  # apt's own user cannot write into our folder
     try:
         run(*apt, "update")
-        run(*apt, "download", "python3-pip-whl", "ca-certificates", cwd=folder)
+        run(*apt, "download", "python3-pip-whl", cwd=folder)
         for package in folder.glob("*.deb"):
             run("dpkg-deb", "--extract", str(package), str(folder))
     except FileNotFoundError:  # not a Debian
         return False
-    system = ssl.get_default_verify_paths()
-    known = system.cafile or (system.capath and any(Path(system.capath).iterdir()))
-    if not known and "PIP_CERT" not in os.environ:
-        roots = sorted(folder.glob("usr/share/ca-certificates/mozilla/*.crt"))
-        bundle = VENV / "roots.pem"
-        bundle.write_text("".join(root.read_text() for root in roots))
-        os.environ["PIP_CERT"] = str(bundle)
     wheels = list(folder.glob("usr/share/python-wheels/pip-*.whl"))
     return bool(wheels) and run(str(PYTHON), f"{wheels[0]}/pip", "install", "--quiet", "pip") == 0
 
