@@ -30,7 +30,7 @@ PINS = (
 UV_READS = {
     "index-url": "UV_DEFAULT_INDEX",
     "extra-index-url": "UV_INDEX",
-    "no-index": "UV_NO_INDEX",
+    "no-index": "UV_OFFLINE",
     "find-links": "UV_FIND_LINKS",
     "trusted-host": "UV_INSECURE_HOST",
     "cert": "SSL_CERT_FILE",
