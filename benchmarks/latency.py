@@ -1,0 +1,163 @@
+"""From the call of publish to the handler, 500 a second, durable at both ends, beside a bare log.
+
+The publisher keeps its pace whatever becomes of the messages before: a slow one delays nothing but itself.
+`python -m benchmarks.latency STORE COUNT` is the worker of the figure across processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+from benchmarks.bare import RATE, log_latency, messages
+from benchmarks.measure import Effort, Figure, Round, Sample, Stopwatch, limit, promptness
+from benchmarks.ours import opened
+from benchmarks.shop import OrderPlaced, order
+from tidings import App
+
+KEYS = 100
+
+
+async def publish_steadily(app: App, total: int) -> None:
+    """Publish so many orders at RATE, each in a task of its own, stamped right before the call."""
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    async with asyncio.TaskGroup() as group:
+        for number in range(total):
+            await asyncio.sleep(max(0.0, start + number / RATE - loop.time()))
+            group.create_task(app.publish(order(f"o-{number % KEYS:07}", placed_at=time.monotonic_ns())))
+
+
+HELLO = order("o-0000000", placed_at=0)
+"""Published before a worker starts: when it is handled, the worker runs."""
+
+
+def watching(app: App, total: int, ready: Callable[[], object]) -> list[float]:
+    """Give the app a handler that notes how long each order took, and stops the app after the last."""
+    latencies: list[float] = []
+
+    @app.on(OrderPlaced)
+    async def note(placed: OrderPlaced) -> None:
+        if placed.placed_at == 0:
+            ready()
+            return
+        latencies.append((time.monotonic_ns() - placed.placed_at) / 1e9)
+        if len(latencies) == total:
+            app.stop()
+
+    return latencies
+
+
+@contextmanager
+def one_process(folder: Path, effort: Effort) -> Iterator[Round]:
+    """Publisher and handler share an event loop."""
+    numbers, total = count(), messages(effort)
+
+    def run() -> Sample:
+        app = App(f"sqlite:{folder / f'shop-{next(numbers)}.db'}", name="shop")
+        ready = asyncio.Event()
+        latencies = watching(app, total, ready.set)
+
+        async def both() -> Sample:
+            await app.publish(HELLO)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(app.run())
+                await ready.wait()
+                watch = Stopwatch()
+                group.create_task(publish_steadily(app, total))
+            return watch.sample(total, latencies)
+
+        with opened(app) as runner:
+            return runner.run(both())
+
+    yield run
+
+
+@contextmanager
+def two_processes(folder: Path, effort: Effort) -> Iterator[Round]:
+    """The handler is a worker in another process."""
+    numbers, total = count(), messages(effort)
+
+    def run() -> Sample:
+        path = folder / f"shop-{next(numbers)}.db"
+        app = App(f"sqlite:{path}", name="shop")
+        with opened(app) as runner:
+            runner.run(app.publish(HELLO))
+            command = [sys.executable, "-m", "benchmarks.latency", str(path), str(total)]
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
+                if worker.stdout is None or worker.stdout.readline() != "ready\n":
+                    raise RuntimeError("the worker did not start")
+                watch = Stopwatch()
+                runner.run(publish_steadily(app, total))
+                latencies = json.loads(worker.stdout.readline())
+                return watch.sample(total, latencies)
+
+    yield run
+
+
+def work(store: str, total: int) -> None:
+    """Be the other process: say when the handler is ready, and what it noted."""
+    app = App(f"sqlite:{store}", name="shop")
+    latencies = watching(app, total, lambda: print("ready", flush=True))
+
+    async def main() -> None:
+        async with app:
+            await app.run()
+        print(json.dumps(latencies), flush=True)
+
+    asyncio.run(main())
+
+
+median, slowest = promptness(0.5), promptness(0.99)
+
+
+def milliseconds(score: float) -> str:
+    """A score as the time it stands for."""
+    return f"{1_000 / score:.2f} ms"
+
+
+FIGURES = (
+    Figure(
+        name="latency.p50",
+        title="publish to handler, half are faster than",
+        ours=one_process,
+        floor=log_latency,
+        target=0.5,
+        score=median,
+        shown=milliseconds,
+        unit="1/s, reciprocal of the latency",
+        note="floor: a bare log with two threads; at most twice its latency",
+    ),
+    Figure(
+        name="latency.p99",
+        title="publish to handler, 99 % are faster than",
+        ours=one_process,
+        floor=limit(Sample(latencies=[0.020])),
+        target=1.0,
+        score=slowest,
+        shown=milliseconds,
+        unit="1/s, reciprocal of the latency",
+        note="limit: 20 ms",
+    ),
+    Figure(
+        name="latency.processes_p50",
+        title="publish to handler in another process, half are faster than",
+        ours=two_processes,
+        floor=limit(Sample(latencies=[0.010])),
+        target=1.0,
+        score=median,
+        shown=milliseconds,
+        unit="1/s, reciprocal of the latency",
+        note="limit: 10 ms",
+    ),
+)
+
+if __name__ == "__main__":
+    work(sys.argv[1], int(sys.argv[2]))
