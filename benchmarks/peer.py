@@ -185,7 +185,7 @@ class Revenue(SQLiteTrackingRecorder):
         """What one order does to the read model."""
         with self.datastore.transaction(commit=True) as cursor:
             self._insert_tracking(cursor, tracking)
-            cursor.execute(EFFECT, (placed.customer_id, event.total))
+            cursor.execute(EFFECT, (placed.customer_id, placed.total))
 
 
 @contextmanager
