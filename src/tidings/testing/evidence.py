@@ -55,7 +55,7 @@ class Effect(msgspec.Struct, frozen=True, gc=False):
 
 
 @dataclass(frozen=True)
-class View:
+class ReadModel:
     """A read model as it stands, and what a fresh fold over the log gives."""
 
     name: str
@@ -84,7 +84,7 @@ class Final:
     held: Sequence[Held]
     checkpoints: Mapping[str, int]
     groups: Sequence[Group]
-    views: Sequence[View] = ()
+    views: Sequence[ReadModel] = ()
     rows: frozenset[str] | None = None
     recovery: float | None = None
     deadline: float = 30.0
@@ -179,4 +179,4 @@ class Evidence:
         at = self.by_position.get(record.pos or 0)
         if at is None:
             return False
-        return at.id == record.id if record.id is not None else self.facts[at.position].txn == record.txn
+        return (at.id == record.id) if record.id is not None else (self.facts[at.position].txn == record.txn)

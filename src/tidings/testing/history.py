@@ -83,7 +83,7 @@ class History:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self._encode = msgspec.json.Encoder().encode
 
-    def note(self, op: Operation, ph: Phase, **facts: Any) -> None:  # noqa: ANN401 - fields of Record
+    def note(self, op: Operation, ph: Phase, **facts: Any) -> None:
         """Write one record; it is in the kernel's hands when this returns."""
         self.note_all([Record(self._clock(), time.time(), self.pid, op, ph, **facts)])
 

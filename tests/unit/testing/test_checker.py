@@ -10,7 +10,7 @@ import pytest
 from tidings.core.envelope import Envelope
 from tidings.core.ports import Held
 from tidings.testing.checker import check
-from tidings.testing.evidence import Effect, Final, Group, View
+from tidings.testing.evidence import Effect, Final, Group, ReadModel
 from tidings.testing.history import History, Record, digest, read_history
 
 GROUP = Group("shop.ship", frozenset({"Placed"}), attempts=3)
@@ -256,9 +256,9 @@ def test_a_version_given_out_after_a_later_one_was_acknowledged_breaks_g12():
 
 
 def test_a_read_model_that_differs_from_the_fold_breaks_g16(run):
-    assert broken(run.check(views=[View("totals", {"a": 2}, {"a": 3})])) == {"G16"}
-    assert broken(run.check(views=[View("totals", {"a": 3, "b": 1}, {"a": 3})])) == {"G16"}
-    run.check(views=[View("totals", {"a": 3}, {"a": 3})]).require("G16")
+    assert broken(run.check(views=[ReadModel("totals", {"a": 2}, {"a": 3})])) == {"G16"}
+    assert broken(run.check(views=[ReadModel("totals", {"a": 3, "b": 1}, {"a": 3})])) == {"G16"}
+    run.check(views=[ReadModel("totals", {"a": 3}, {"a": 3})]).require("G16")
 
 
 @pytest.mark.parametrize(

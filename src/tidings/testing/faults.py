@@ -1,0 +1,152 @@
+"""Faults, and the processes that suffer them: fork, kill -9, stop and continue, SIGTERM, failing system calls.
+
+A parent imports everything once and forks; a child opens the store after the fork. Every step is a record of the
+history, so that the checker can tell a redelivery that a fault explains from one that nothing does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+
+from tidings.testing.history import History
+
+Ready = Callable[[], None]
+"""What a child calls once it is at work."""
+
+
+class Child:
+    """A forked process that runs one function and ends.
+
+    Args:
+        run: Called in the child with a function to say "ready". Returning ends the process with code 0; an exception
+            is shown on stderr and ends it with 1. It never returns into the parent's program.
+        history: Where faults are recorded, or None.
+    """
+
+    def __init__(self, run: Callable[[Ready], object], history: History | None = None) -> None:
+        self._history = history
+        self.code: int | None = None
+        self.pipe, says = os.pipe()
+        self.pid = os.fork()
+        if self.pid:
+            os.close(says)
+            return
+        code = 1
+        try:
+            os.close(self.pipe)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
+                signal.signal(number, signal.SIG_DFL)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            run(lambda: _say(says))
+            code = 0
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 1
+        except BaseException:  # noqa: BLE001 - shown; the parent sees the code
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+
+    def wait_ready(self, timeout: float = 30.0) -> bool:
+        """Wait until the child says that it is at work; False when it ended without a word.
+
+        Raises:
+            TimeoutError: It did neither in time.
+        """
+        readable, _, _ = select.select([self.pipe], [], [], timeout)
+        if not readable:
+            raise TimeoutError(f"process {self.pid} was not ready after {timeout} s")
+        return os.read(self.pipe, 1) == b"!"
+
+    def wait(self, timeout: float = 60.0) -> int:
+        """The exit code, negative for a signal.
+
+        Raises:
+            TimeoutError: It still runs after `timeout` seconds.
+        """
+        end = time.monotonic() + timeout
+        while self.code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.code = os.waitstatus_to_exitcode(status)
+                os.close(self.pipe)
+            elif time.monotonic() > end:
+                raise TimeoutError(f"process {self.pid} still runs after {timeout} s")
+            else:
+                time.sleep(0.001)
+        return self.code
+
+    def kill(self) -> None:
+        """SIGKILL, and wait for the end."""
+        self._fault("kill")
+        self._signal(signal.SIGKILL)
+        self.wait()
+
+    def stop(self) -> None:
+        """SIGSTOP: the process is a zombie to the others until `resume`."""
+        self._fault("stop")
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self._signal(signal.SIGCONT)
+
+    def terminate(self, timeout: float = 60.0) -> int:
+        """SIGTERM, and wait for the drain; the exit code."""
+        if self._history is not None:
+            self._history.note("drain", "invoke", target=self.pid)
+        self._signal(signal.SIGTERM)
+        code = self.wait(timeout)
+        if self._history is not None:
+            self._history.note("drain", "ok", target=self.pid, reason=str(code))
+        return code
+
+    def end(self) -> None:
+        """Make sure that it is gone; for the end of a test."""
+        if self.code is None:
+            self._signal(signal.SIGKILL)
+            self.wait()
+
+    def _fault(self, reason: str) -> None:
+        if self._history is not None:
+            self._history.note("fault", "invoke", target=self.pid, reason=reason)
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+
+def _say(pipe: int) -> None:
+    os.write(pipe, b"!")
+
+
+def strace_reason() -> str | None:
+    """Why system calls cannot be traced and made to fail on this machine; None where they can."""
+    if shutil.which("strace") is None:
+        return "strace is not installed"
+    probe = ["strace", "-qq", "-e", "trace=getpid", "-e", "inject=getpid:error=EIO", "true"]
+    done = subprocess.run(probe, capture_output=True, text=True, check=False)  # noqa: S603 - fixed words
+    return None if done.returncode == 0 else f"strace may not trace here: {done.stderr.strip().splitlines()[-1:]}"
+
+
+def injected(command: Sequence[str], call: str, fault: str, when: str, log: str | None = None) -> list[str]:
+    """The command with a fault in its system calls.
+
+    Args:
+        command: Program and arguments; its child processes are included.
+        call: The system call, as "fdatasync"; several are joined by commas.
+        fault: "signal=SIGKILL" or "error=EIO".
+        when: Which call: "3" for the third, "3+" from the third on.
+        log: File for the trace; nothing is kept if not given.
+    """
+    inject = f"inject={call}:{fault}:when={when}"
+    return ["strace", "-f", "-qq", "-o", log or os.devnull, "-e", f"trace={call}", "-e", inject, *command]
