@@ -1,0 +1,101 @@
+"""Puts the apps together and runs them in one process, until there is nothing left to do.
+
+They could as well run in six processes on the same file: nothing but the store connects them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tidings import App
+from tidings.demo import aircraft, alerts, board, flights
+from tidings.demo.feed import Feed
+from tidings.demo.names import publish_names
+from tidings.demo.progress import Show, Status
+
+
+class Stopped(Exception):
+    """The apps were asked to stop before everything was done."""
+
+
+class Airport:
+    """All apps on one store; `async with` opens and closes them."""
+
+    def __init__(self, url: str, data: Path, lines: int, *, speed: float | None = None) -> None:
+        """Args: url: of the store. data: the file, of so many lines. speed: times real time, or None."""
+        self.names = App(url, name="names")
+        self.tower = App(url, name="tower")
+        self.flights = App(url, flights.flights, name="flights")
+        self.board = App(url, board.departures, board.punctuality, board.carriers, board.airports, name="board")
+        self.alerts = App(url, alerts.alerts, name="alerts")
+        self.aircraft = App(url, aircraft.aircraft, name="aircraft")
+        self.apps = (self.names, self.tower, self.flights, self.board, self.alerts, self.aircraft)
+        self.feed = Feed(self.tower, data, speed=speed)
+        self.lines = lines
+        self._open = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        for app in self.apps:
+            await self._open.enter_async_context(app)
+        async with self.board.transaction() as tx:  # tables of handlers; those of projections come by themselves
+            await tx.execute(alerts.SCHEMA)
+            await tx.execute(aircraft.SCHEMA)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._open.aclose()
+
+    async def run(self, show: Show) -> Status:
+        """Run all apps, and show how far they are, until nothing is left to do.
+
+        Raises:
+            Stopped: They were asked to stop before.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(app.run()) for app in self.apps]
+            feeding = tasks.create_task(self._feed())
+            while True:
+                began = time.monotonic()
+                status, quiet = await self._look()
+                show(status)
+                done = feeding.done() and quiet
+                if done or any(task.done() for task in running):
+                    break
+                # Looking costs something when much is waiting: spend no more than a tenth of the time on it.
+                await asyncio.sleep(max(0.05, 9 * (time.monotonic() - began)))
+            feeding.cancel()
+            for app in self.apps:
+                app.stop()
+        if not done:
+            raise Stopped
+        return status
+
+    async def _feed(self) -> None:
+        await publish_names(self.names)
+        await self.feed.run()
+
+    async def _look(self) -> tuple[Status, bool]:
+        """How far everything is, and whether nothing is left to do."""
+        store = self.board.store
+        groups = {group.group: group for group in await store.backlog()}
+        lag = {name: group.lag for name, group in groups.items()}
+        decided = max(0, self.feed.fed - lag.get("flights.flight", 0))
+        [(mails,)] = await store.query("SELECT count(*) FROM mail")
+        status = Status(
+            lines=self.lines,
+            fed=self.feed.fed,
+            decided=decided,
+            shown=max(0, decided - lag.get("board.departures", 0)),
+            mails=mails,
+            retrying=sum(group.retrying for group in groups.values()),
+            dead=sum(group.dead for group in groups.values()),
+            time=self.feed.time,
+        )
+        return status, not any(group.lag or group.retrying for group in groups.values())
