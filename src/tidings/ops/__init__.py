@@ -1,0 +1,1 @@
+"""Operating tidings: the command line and the doctor."""

@@ -1,0 +1,105 @@
+"""`tidings status`, and `tidings` alone: how the groups stand, and what to do next."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from tidings.ops.cli.face import click
+from tidings.ops.cli.failures import CHECK_FAILED
+from tidings.ops.cli.output import Output, output_option
+from tidings.ops.cli.target import Target, find_app, target_options
+from tidings.ops.cli.text import one_line, plural
+
+if TYPE_CHECKING:
+    from tidings.core.ports import Store
+
+COLUMNS = {
+    "group": "group",
+    "lag": "lag",
+    "oldest_seconds": "oldest s",
+    "retrying": "retrying",
+    "parked": "parked",
+    "dead": "dead",
+    "workers": "workers",
+}
+
+
+@click.command()
+@target_options
+@output_option
+@click.option("--max-lag", type=click.IntRange(min=0), metavar="EVENTS", help="Exit with 5 if a group lags more.")
+@click.option(
+    "--max-age", type=click.FloatRange(min=0), metavar="SECONDS", help="Exit with 5 if an event waits longer."
+)
+def status(*, target: Target, output: Output, max_lag: int | None, max_age: float | None) -> int:
+    """How the groups of an app stand: lag, retries, dead letters.
+
+    Lag is the number of events that a group has still to handle; oldest is how long the first of them waits.
+    """
+    report = target.on_store(survey)
+    for row in report["groups"]:
+        if row["dead"]:
+            output.warn(f"{row['group']} has {plural(row['dead'], 'dead letter')}: see `tidings dead ls`")
+        if row["lag"] and not row["owners"]:
+            output.warn(f"{row['group']} has {plural(row['lag'], 'event')} to handle and no worker")
+    late = [
+        row["group"]
+        for row in report["groups"]
+        if (max_lag is not None and row["lag"] > max_lag) or (max_age is not None and row["oldest_seconds"] > max_age)
+    ]
+    if late:
+        output.warn(f"too late: {', '.join(late)}")
+    if output.form == "json":
+        output.data(report)
+    else:
+        print(_headline(report), file=sys.stderr)
+        rows = [row | {"workers": len(row["owners"])} for row in report["groups"]]
+        output.rows(rows, COLUMNS, ids="group", empty="no groups yet: run the app once")
+    return CHECK_FAILED if late else 0
+
+
+async def survey(store: Store) -> dict[str, Any]:
+    """How a store stands, as data."""
+    from tidings.core.url import parse_url
+    from tidings.ops.cli.text import iso
+    from tidings.ops.survey import group_row, timers, wal_bytes
+
+    waiting, first = await timers(store)
+    return {
+        "store": parse_url(store.url).safe,
+        "head": await store.head(),
+        "groups": [group_row(backlog) for backlog in await store.backlog()],
+        "timers": {"waiting": waiting, "next": None if first is None else iso(first)},
+        "wal_bytes": wal_bytes(store.url),
+    }
+
+
+def show_overview(context: click.Context) -> None:
+    """What `tidings` alone prints: the status of the app found here and the next useful command, or the help."""
+    spec = find_app()
+    if spec is None:
+        print(context.get_help())
+        return
+    report = Target(spec).on_store(survey)
+    print(_headline(report), file=sys.stderr)
+    rows = [row | {"workers": len(row["owners"])} for row in report["groups"]]
+    Output().rows(rows, COLUMNS, ids="group")
+    print(f"next: {_next_command(spec, report)}", file=sys.stderr)
+
+
+def _headline(report: dict[str, Any]) -> str:
+    waiting = report["timers"]["waiting"]
+    parts = [one_line(report["store"]), plural(report["head"], "event"), f"WAL {report['wal_bytes'] / 1e6:.1f} MB"]
+    if waiting:
+        parts.append(f"{plural(waiting, 'timer')} waiting, next {report['timers']['next']}")
+    return " | ".join(parts)
+
+
+def _next_command(spec: str, report: dict[str, Any]) -> str:
+    groups = report["groups"]
+    if any(row["dead"] for row in groups):
+        return "tidings dead ls"
+    if not any(row["owners"] for row in groups):
+        return f"tidings run {spec}"
+    return "tidings tail -f"

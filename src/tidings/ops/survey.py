@@ -1,0 +1,90 @@
+"""How a store stands: what the status of an app and the doctor both look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tidings.core.ports import Backlog, Store
+from tidings.core.url import parse_url
+
+
+async def timers(store: Store) -> tuple[int, int | None]:
+    """How many messages wait for their time, and when the first is due (microseconds since 1970 UTC, or None)."""
+    rows = await store.query("SELECT count(*), min(due) FROM tidings_timer")
+    return rows[0][0], rows[0][1]
+
+
+async def dead_ids(store: Store, group: str | None, key: str | None) -> list[int]:
+    """Ids of dead letters, of a group and a key or of all, oldest first."""
+    sql, params = _dead(group, key)
+    return [id_ for (id_,) in await store.query(f"SELECT id {sql} ORDER BY id", params)]
+
+
+async def dead_by_group(store: Store, group: str | None, key: str | None) -> dict[str, int]:
+    """Number of dead letters of each group that has some."""
+    sql, params = _dead(group, key)
+    return dict(await store.query(f"SELECT name, count(*) {sql} GROUP BY name ORDER BY name", params))
+
+
+async def dead_up_to(store: Store, last: int, group: str | None, key: str | None) -> int:
+    """Number of dead letters with an id up to `last`."""
+    sql, params = _dead(group, key)
+    return int((await store.query(f"SELECT count(*) {sql} AND id <= ?", [*params, last]))[0][0])
+
+
+def _dead(group: str | None, key: str | None) -> tuple[str, list[Any]]:
+    sql = "FROM tidings_held WHERE state = 'dead'"
+    params: list[Any] = []
+    if group is not None:
+        sql, params = f"{sql} AND name = ?", [*params, group]
+    if key is not None:
+        sql, params = f"{sql} AND key = ?", [*params, key]
+    return sql, params
+
+
+async def held_at(store: Store, positions: Sequence[int]) -> list[int]:
+    """Ids of the held deliveries of the events at these places in the log."""
+    found: list[int] = []
+    for start in range(0, len(positions), 500):
+        some = positions[start : start + 500]
+        marks = ",".join("?" * len(some))
+        rows = await store.query(f"SELECT id FROM tidings_held WHERE position IN ({marks}) ORDER BY id", some)  # noqa: S608
+        found.extend(id_ for (id_,) in rows)
+    return found
+
+
+async def views(store: Store) -> dict[str, tuple[str | None, str]]:
+    """Groups that fill tables of their own -> fingerprint of the code that filled them, and the tables as JSON."""
+    rows = await store.query("SELECT name, fingerprint, tables FROM tidings_group WHERE tables <> '[]' ORDER BY name")
+    return {name: (fingerprint, tables) for name, fingerprint, tables in rows}
+
+
+def wal_bytes(url: str) -> int:
+    """Size of the write-ahead log beside a SQLite file; 0 where there is none."""
+    path = Path(f"{parse_url(url).path}-wal")
+    return path.stat().st_size if path.exists() else 0
+
+
+def group_row(backlog: Backlog) -> dict[str, Any]:
+    """How a group stands, as a row of output."""
+    return {
+        "group": backlog.group,
+        "handler": backlog.where,
+        "checkpoint": backlog.checkpoint,
+        "lag": backlog.lag,
+        "oldest_seconds": round(backlog.oldest, 3),
+        "retrying": backlog.retrying,
+        "parked": backlog.parked,
+        "dead": backlog.dead,
+        "owners": slots_by_owner(backlog.owners),
+    }
+
+
+def slots_by_owner(owners: Mapping[int, str]) -> dict[str, list[int]]:
+    """Member -> the slots whose lease it holds."""
+    found: dict[str, list[int]] = {}
+    for slot, member in sorted(owners.items()):
+        found.setdefault(member, []).append(slot)
+    return found
