@@ -201,8 +201,8 @@ def _check_message(hint: Any, form: Form, where: str) -> None:
     if hint is UNKNOWN:
         return
     members = list(flatten(hint))
-    if not all(isinstance(member, type) for member in members):
-        return  # Any, a type variable, a protocol with parameters: the type checker's part
+    if not all(isinstance(member, type) and member is not Any for member in members):
+        return  # a type variable, a protocol with parameters: the type checker's part
     wanted = [kind.cls for kind in form.types] + ([Gone] if form.gone else [])
     for cls in wanted:
         if not any(member is object or _is_subclass(cls, member) for member in members):

@@ -1,0 +1,1 @@
+"""Brokers: adapters that move messages between processes. They import only core."""

@@ -1,0 +1,248 @@
+"""The embedded broker: groups read the log of any store directly, sharing its slots by leases.
+
+A *feed* is a set of slots that move through the log together: one cursor, one watermark. A worker normally has one
+feed per group; slots that arrive with another checkpoint start as a feed of their own and join once they caught up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar
+
+from tidings.core.codec import MAX_BYTES
+from tidings.core.envelope import Envelope
+from tidings.core.guarantees import Guarantees
+from tidings.core.ports import CRASHED, Claim, Held, Join, Lease, Settle, Store
+from tidings.core.subscription import Subscription
+from tidings.core.watermark import Watermark
+
+SCAN = 20_000
+"""Positions looked at in one read, so that a group whose types are rare does not read for long."""
+
+
+class Feed:
+    """Slots of one group that move through the log together."""
+
+    __slots__ = ("closing", "cursor", "flushed", "slots", "watermark")
+
+    def __init__(self, slots: dict[int, int], cursor: int) -> None:
+        """Args: slots: slot -> epoch. cursor: position up to which events were taken."""
+        self.slots = slots
+        self.cursor = cursor
+        self.flushed = cursor
+        self.watermark = Watermark(cursor)
+        self.closing = False
+
+    @property
+    def idle(self) -> bool:
+        """True when nothing that was taken is unfinished."""
+        return self.watermark.position >= self.cursor
+
+
+class LogConsumer:
+    """One worker's share of one group."""
+
+    def __init__(self, store: Store, subscription: Subscription, group: str, app: str, member: str, lease: float) -> None:
+        """Args: group: full name. app: its name; private events of it are read too. lease: seconds."""
+        self.store = store
+        self.subscription = subscription
+        self.group = group
+        self.member = member
+        self.feeds: list[Feed] = []
+        self._app = app
+        self._lease = lease
+        self._feed_of: dict[int, Feed] = {}
+        self._skip: set[int] = set()
+        self.types = [name for kind in subscription.types for name in (kind.name, *kind.was)]
+
+    async def join(self) -> int:
+        """Create the group if it is new; returns the events retained before its start.
+
+        Raises:
+            GroupConflict: Another handler holds the group, or another group the command.
+            ProjectionChanged: The code that fills its tables changed.
+        """
+        it = self.subscription
+        commands = [kind.name for kind in it.types if kind.kind == "command"]
+        waiting: int = await self.store.write(
+            Join(
+                self.group,
+                it.where,
+                self.types,
+                commands,
+                it.slots,
+                it.start,
+                it.schema,
+                it.fingerprint,
+                seed=it.bootstrap is not None,
+            )
+        )
+        return waiting
+
+    def feed_of(self, envelope: Envelope) -> Feed | None:
+        """The feed a delivery belongs to now; None when its slot was lost."""
+        return self._feed_of.get(self.slot_of(envelope))
+
+    def slot_of(self, envelope: Envelope) -> int:
+        """The slot of an envelope in this group."""
+        return 0 if self.subscription.slots == 1 else envelope.slot
+
+    @property
+    def slots(self) -> list[int]:
+        """The slots whose deliveries this worker may take."""
+        return [slot for slot, feed in self._feed_of.items() if not feed.closing]
+
+    def split(self, slots: Iterable[int], unfinished: Sequence[Envelope]) -> Feed:
+        """Take slots out of their feed to hand them back; `unfinished` are their taken, unfinished deliveries."""
+        leaving = Feed({}, 0)
+        leaving.closing = True
+        cursor = 0
+        for slot in slots:
+            feed = self._feed_of[slot]
+            leaving.slots[slot] = feed.slots.pop(slot)
+            self._feed_of[slot] = leaving
+            cursor = max(cursor, feed.cursor)
+        own = sorted(envelope.position for envelope in unfinished if self.slot_of(envelope) in leaving.slots)
+        leaving.cursor = cursor
+        leaving.watermark = Watermark(own[0] - 1 if own else cursor)
+        for position in own:
+            leaving.watermark.took(position)
+        leaving.watermark.advance_to(cursor)
+        leaving.flushed = 0
+        self.feeds = [feed for feed in self.feeds if feed.slots]
+        self.feeds.append(leaving)
+        return leaving
+
+    async def claim(self, want: int) -> set[int]:
+        """Renew the leases, take free slots up to `want`, hand back closing feeds that are settled.
+
+        Returns:
+            The slots that were lost to another worker: their deliveries must be forgotten.
+        """
+        give = [slot for feed in self.feeds if feed.closing and feed.idle and feed.flushed >= feed.watermark.position for slot in feed.slots]
+        held: Mapping[int, Lease] = await self.store.write(
+            Claim(self.group, self.member, max(want, len(self._feed_of) - len(give)), give, self._lease)
+        )
+        self._forget(give)
+        lost = {
+            slot
+            for slot, feed in self._feed_of.items()
+            if slot not in held or held[slot].epoch != feed.slots[slot]
+        }
+        self._forget(lost)
+        await self._gain({slot: lease for slot, lease in held.items() if slot not in self._feed_of})
+        return lost
+
+    def lose(self, feed: Feed) -> set[int]:
+        """Forget a feed whose result was refused; returns its slots."""
+        slots = set(feed.slots)
+        self._forget(slots)
+        return slots
+
+    def _forget(self, slots: Iterable[int]) -> None:
+        for slot in list(slots):
+            feed = self._feed_of.pop(slot)
+            feed.slots.pop(slot, None)
+        self.feeds = [feed for feed in self.feeds if feed.slots]
+
+    async def _gain(self, leases: Mapping[int, Lease]) -> None:
+        together: dict[tuple[int, int], dict[int, int]] = {}
+        for slot, lease in leases.items():
+            together.setdefault((lease.checkpoint, lease.started), {})[slot] = lease.epoch
+        for (checkpoint, started), slots in together.items():
+            self._skip |= await self.store.marks(self.group, checkpoint)
+            if started > checkpoint:
+                await self._suspect(slots, checkpoint, started)
+            feed = Feed(slots, max(checkpoint, started))
+            self.feeds.append(feed)
+            for slot in slots:
+                self._feed_of[slot] = feed
+
+    async def _suspect(self, slots: dict[int, int], checkpoint: int, started: int) -> None:
+        """Hold what a dead worker had started, so that each is tried again with an attempt of its own."""
+        hold: list[Held] = []
+        after = checkpoint
+        while rows := await self._read(after, started, 1000, slots):
+            after = rows[-1].position
+            rows = [row for row in rows if row.position not in self._skip]
+            blocked = await self.store.blocked(self.group, [row.key for row in rows if row.key is not None])
+            for row in rows:
+                waits = row.key is not None and row.key in blocked
+                if row.key is not None:
+                    blocked.add(row.key)
+                hold.append(
+                    Held(0, self.group, row.position, "parked", 0, 0, row, "waits behind an earlier one of its key")
+                    if waits
+                    else Held(0, self.group, row.position, "retry", 1, 0, row, CRASHED)
+                )
+        await self.store.write(Settle(self.group, slots, checkpoint=started, started=started, hold=hold))
+
+    async def _read(self, after: int, until: int, limit: int, slots: Iterable[int]) -> Sequence[Envelope]:
+        chosen = list(slots)
+        some = chosen if 1 < self.subscription.slots != len(chosen) else None
+        return await self.store.read(after, until, limit, types=self.types, slots=some, app=self._app)
+
+    async def fetch(self, limit: int) -> list[Envelope]:
+        """Up to about `limit` events that no one took yet, in the order of the log within each key."""
+        head = await self.store.head()
+        found: list[Envelope] = []
+        for feed in self.feeds:
+            if feed.closing or feed.cursor >= head or len(found) >= limit:
+                continue
+            until = min(head, feed.cursor + SCAN)
+            room = limit - len(found)
+            rows = await self._read(feed.cursor, until, room, feed.slots)
+            cursor = rows[-1].position if len(rows) >= room else until
+            watermark = feed.watermark
+            for row in rows:
+                if row.position in self._skip:
+                    self._skip.discard(row.position)
+                    continue
+                watermark.took(row.position)
+                found.append(row)
+            feed.cursor = cursor
+            watermark.advance_to(cursor)
+        if len(self.feeds) > 1:
+            self._merge()
+        return found
+
+    def _merge(self) -> None:
+        """Let a feed that caught up with another join it."""
+        kept: list[Feed] = []
+        for feed in sorted(self.feeds, key=lambda feed: feed.idle):
+            twin = next((other for other in kept if other.cursor == feed.cursor and not other.closing), None)
+            if twin is None or feed.closing or not feed.idle:
+                kept.append(feed)
+                continue
+            twin.slots.update(feed.slots)
+            twin.flushed = min(twin.flushed, feed.flushed)
+            for slot in feed.slots:
+                self._feed_of[slot] = twin
+        self.feeds = kept
+
+    async def behind(self) -> bool:
+        """True while events remain that no one took."""
+        head = await self.store.head()
+        return any(feed.cursor < head for feed in self.feeds if not feed.closing)
+
+
+class EmbeddedBroker:
+    """The log of a store as a broker: no server, history, order per key, effects exactly once."""
+
+    guarantees: ClassVar[Guarantees] = Guarantees(
+        "the embedded broker",
+        ordered=True,
+        history=True,
+        exactly_once=True,
+        durable="power",
+        max_bytes=MAX_BYTES,
+    )
+
+    def __init__(self, store: Store, app: str) -> None:
+        """Args: store: whose log is read. app: name of the app whose private events are read too."""
+        self._store = store
+        self._app = app
+
+    def consumer(self, subscription: Subscription, group: str, member: str, lease: float) -> LogConsumer:
+        """A worker's share of a group; nothing is claimed yet."""
+        return LogConsumer(self._store, subscription, group, self._app, member, lease)

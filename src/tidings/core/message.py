@@ -1,0 +1,311 @@
+"""Messages: the decorators that make a class an event, a state or a command, and what they record about it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints, overload
+
+from tidings.errors import BadArgument, BadDeclaration, NotAMessage
+
+T = TypeVar("T")
+Kind = Literal["event", "state", "command"]
+
+
+class _Marker:
+    """What `Key[...]` and `Tag[...]` leave in a field's annotation."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+KEY = _Marker("tidings.Key")
+TAG = _Marker("tidings.Tag")
+
+Key = Annotated[T, KEY]
+"""Marks the one field that orders, partitions, names the stream and the replica row: `order_id: Key[str]`."""
+
+Tag = Annotated[T, TAG]
+"""Marks a field as a label by which events are queried: `course: Tag[str]`."""
+
+MAX_NAME = 200
+MAX_KEY = 512
+"""Longest key in bytes of UTF-8. Keys are compared byte for byte: no Unicode normalisation."""
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(?:[.\-:][A-Za-z0-9_]+)*")
+_RESERVED = "tidings."
+
+
+@dataclass(frozen=True)
+class MessageType:
+    """What a decorator records about a class.
+
+    Attributes:
+        cls: The user's class.
+        kind: "event", "state" or "command".
+        name: Stable name, the CloudEvents `type`.
+        schema: Version of the schema, from 1.
+        topic: Where it is published; None keeps it private to its app.
+        was: Earlier names under which stored messages are still read.
+    """
+
+    cls: type[Any]
+    kind: Kind
+    name: str
+    schema: int
+    topic: str | None
+    was: tuple[str, ...] = ()
+    model: Literal["msgspec", "pydantic"] = field(default="msgspec", compare=False)
+
+    @cached_property
+    def hints(self) -> dict[str, Any]:
+        """The class's field annotations with markers, resolved on first use so that forward references work."""
+        try:
+            return get_type_hints(self.cls, include_extras=True)
+        except NameError as error:
+            msg = f"{self.cls.__qualname__}: an annotation cannot be resolved: {error}"
+            raise BadDeclaration(msg, "define or import the named type in the module of the class") from error
+
+    @cached_property
+    def key_field(self) -> str | None:
+        """Name of the field marked `Key[...]`, or None for a message without a key."""
+        marked = list(self._marked(KEY))
+        if len(marked) > 1:
+            msg = f"{self.cls.__qualname__} marks {len(marked)} fields as Key: {', '.join(marked)}"
+            raise BadDeclaration(msg, "a message has one key; use Tag for the other fields")
+        if not marked and self.kind == "state":
+            msg = f"{self.cls.__qualname__} is a state without a key"
+            raise BadDeclaration(msg, "mark the field that names the record: `customer_id: Key[str]`")
+        return marked[0] if marked else None
+
+    @cached_property
+    def tag_fields(self) -> tuple[str, ...]:
+        """Names of the fields marked `Tag[...]`."""
+        return tuple(self._marked(TAG))
+
+    def key_of(self, message: object) -> str | None:
+        """The key of a message as text; None where the type has none or the field holds None.
+
+        Raises:
+            BadArgument: The key is empty, longer than 512 bytes, or holds NUL or a lone surrogate.
+        """
+        name = self.key_field
+        if name is None:
+            return None
+        value = getattr(message, name)
+        if value is None:
+            return None
+        return check_key(value if type(value) is str else str(value), self.name)
+
+    def _marked(self, marker: _Marker) -> Iterator[str]:
+        for name, hint in self.hints.items():
+            if get_origin(hint) is Annotated and marker in get_args(hint)[1:]:
+                yield name
+
+
+@dataclass(frozen=True)
+class Gone:
+    """Says that the record of a key no longer exists: `publish(Gone(Customer, "c-1"))`.
+
+    Args:
+        state: The state class.
+        key: Its key.
+    """
+
+    state: type[Any]
+    key: Any
+
+
+def check_key(key: str, owner: str) -> str:
+    """The key itself, when it can be stored and sent everywhere.
+
+    Raises:
+        BadArgument: It is empty, longer than 512 bytes of UTF-8, or holds NUL or a lone surrogate.
+    """
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError:
+        msg = f"{owner}: the key {key!r} holds a lone surrogate"
+        raise BadArgument(msg, "decode the text it came from with the right encoding") from None
+    if not 0 < size <= MAX_KEY or "\0" in key:
+        shown = f"{key[:40]!r}..." if len(key) > 40 else repr(key)
+        msg = f"{owner}: the key {shown} has {size} bytes{' and a NUL' if chr(0) in key else ''}"
+        raise BadArgument(msg, f"a key has 1 to {MAX_KEY} bytes of UTF-8 without NUL; None means unordered")
+    return key
+
+
+def check_name(name: str, what: str) -> str:
+    """The name itself, when it is a stable name: letters, digits and `_`, parts joined by `.`, `-` or `:`.
+
+    Raises:
+        BadDeclaration: It is empty, too long, of another form or reserved.
+    """
+    if not isinstance(name, str) or len(name) > MAX_NAME or not _NAME.fullmatch(name) or name.startswith(_RESERVED):
+        shown = f"{name[:40]}..." if isinstance(name, str) and len(name) > 40 else name
+        msg = f"{what} is named {shown!r}"
+        cure = (
+            f"use letters, digits and _ in parts joined by . - or :, starting with a letter, at most {MAX_NAME} "
+            f"characters, not starting with {_RESERVED!r}"
+        )
+        raise BadDeclaration(msg, cure)
+    return name
+
+
+def message_type(cls: object) -> MessageType:
+    """What a decorator recorded about this very class (not about a parent of it).
+
+    Raises:
+        NotAMessage: The object is no class that carries `@event`, `@state` or `@command`.
+    """
+    found = cls.__dict__.get("__tidings__") if isinstance(cls, type) else None
+    if isinstance(found, MessageType):
+        return found
+    named = cls.__qualname__ if isinstance(cls, type) else f"a {type(cls).__qualname__}"
+    msg = f"{named} is not a message"
+    raise NotAMessage(msg, f"decorate the class: `@event(topic=...)` above `class {named.split()[-1]}`")
+
+
+def message_types(form: object) -> tuple[MessageType, ...]:
+    """The message types of a class or a union of classes (`A | B`), in order, without repeats.
+
+    Raises:
+        NotAMessage: One of them is no message class.
+    """
+    if get_origin(form) in (Union, types.UnionType):
+        return tuple(dict.fromkeys(kind for member in get_args(form) for kind in message_types(member)))
+    if get_origin(form) is Annotated:
+        return message_types(get_args(form)[0])
+    return (message_type(form),)
+
+
+def _declare(cls: type[T], kind: Kind, topic: str | None, name: str | None, version: int, was: tuple[str, ...]) -> type[T]:
+    if "__tidings__" in cls.__dict__:
+        msg = f"{cls.__qualname__} is declared a message twice"
+        raise BadDeclaration(msg, "keep one of the decorators")
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        msg = f"{cls.__qualname__} has version={version!r}"
+        raise BadDeclaration(msg, "versions count from 1")
+    if topic is not None:
+        check_name(topic, f"the topic of {cls.__qualname__}")
+    for old in was:
+        check_name(old, f"an earlier name of {cls.__qualname__}")
+    if issubclass(cls, tuple):
+        msg = f"{cls.__qualname__} is a tuple, whose JSON has no field names"
+        raise BadDeclaration(msg, "use a dataclass, attrs, msgspec.Struct or pydantic class")
+    model: Literal["msgspec", "pydantic"] = "msgspec"
+    pydantic = sys.modules.get("pydantic")  # a pydantic class exists only where pydantic is loaded already
+    if pydantic is not None and issubclass(cls, pydantic.BaseModel):
+        model = "pydantic"
+    elif not (dataclasses.is_dataclass(cls) or hasattr(cls, "__attrs_attrs__") or hasattr(cls, "__struct_fields__")):
+        cls = dataclass(frozen=True, slots=False)(cls)
+    stable = check_name(name or cls.__name__, f"the message class {cls.__qualname__}")
+    cls.__tidings__ = MessageType(cls, kind, stable, version, topic, was, model)  # type: ignore[attr-defined]
+    return cls
+
+
+@overload
+def event(cls: type[T], /) -> type[T]: ...
+@overload
+def event(
+    *, topic: str | None = None, name: str | None = None, version: int = 1, was: tuple[str, ...] = ()
+) -> Callable[[type[T]], type[T]]: ...
+@dataclass_transform(frozen_default=True)
+def event(
+    cls: type[T] | None = None,
+    /,
+    *,
+    topic: str | None = None,
+    name: str | None = None,
+    version: int = 1,
+    was: tuple[str, ...] = (),
+) -> type[T] | Callable[[type[T]], type[T]]:
+    """Declare an event: a fact, named in the past tense.
+
+    The class becomes a frozen dataclass unless it already is a dataclass, attrs, msgspec.Struct or pydantic class.
+
+    Args:
+        cls: The class, when used without parentheses.
+        topic: Where it is published. None keeps it in its own store, for histories, projections and handlers of the
+            same app.
+        name: Stable name; the class's own name if not given. Never an import path, so that code can move.
+        version: Version of the schema, from 1. Raise it when a change would break readers.
+        was: Earlier names of the same event; messages stored under them are still read.
+
+    Returns:
+        The class, registered.
+
+    Raises:
+        BadDeclaration: A name, version or the class itself cannot be used.
+    """
+
+    def declare(cls: type[T]) -> type[T]:
+        return _declare(cls, "event", topic, name, version, was)
+
+    return declare if cls is None else declare(cls)
+
+
+@dataclass_transform(frozen_default=True)
+def state(
+    *, topic: str, name: str | None = None, version: int = 1, was: tuple[str, ...] = ()
+) -> Callable[[type[T]], type[T]]:
+    """Declare a state: the whole current record of one key, published so that others can keep a replica.
+
+    Args:
+        topic: Where it is published.
+        name: Stable name; the class's own name if not given.
+        version: Version of the schema, from 1.
+        was: Earlier names of the same state.
+
+    Returns:
+        A decorator that registers the class; its `Key` field names the record.
+
+    Raises:
+        BadDeclaration: A name, version or the class itself cannot be used.
+    """
+    return lambda cls: _declare(cls, "state", topic, name, version, was)
+
+
+@overload
+def command(cls: type[T], /) -> type[T]: ...
+@overload
+def command(
+    *, topic: str | None = None, name: str | None = None, version: int = 1, was: tuple[str, ...] = ()
+) -> Callable[[type[T]], type[T]]: ...
+@dataclass_transform(frozen_default=True)
+def command(
+    cls: type[T] | None = None,
+    /,
+    *,
+    topic: str | None = None,
+    name: str | None = None,
+    version: int = 1,
+    was: tuple[str, ...] = (),
+) -> type[T] | Callable[[type[T]], type[T]]:
+    """Declare a command: a request that may be refused, handled by exactly one handler.
+
+    Args:
+        cls: The class, when used without parentheses.
+        topic: The topic of the service it is addressed to; None for a command of the same app.
+        name: Stable name; the class's own name if not given.
+        version: Version of the schema, from 1.
+        was: Earlier names of the same command.
+
+    Returns:
+        The class, registered.
+
+    Raises:
+        BadDeclaration: A name, version or the class itself cannot be used.
+    """
+
+    def declare(cls: type[T]) -> type[T]:
+        return _declare(cls, "command", topic, name, version, was)
+
+    return declare if cls is None else declare(cls)

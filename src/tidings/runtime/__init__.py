@@ -1,0 +1,1 @@
+"""The runtime: async, the only folder that starts tasks and touches clock and randomness."""

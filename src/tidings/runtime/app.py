@@ -1,0 +1,390 @@
+"""The app: where handlers and parts meet a store, and the verbs a program uses."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from tidings.core.message import check_name
+from tidings.core.part import Part
+from tidings.core.ports import ANY, Broker, Store
+from tidings.core.retry import seconds
+from tidings.core.router import Router, check_together
+from tidings.core.subscription import Subscription
+from tidings.core.transaction import Readable, Transaction
+from tidings.core.url import parse_url
+from tidings.errors import BadDeclaration, NotFound, NotOpen
+from tidings.runtime.clock import Clock
+from tidings.runtime.connect import close_store, open_store
+from tidings.runtime.lifecycle import run_apps
+from tidings.runtime.outgoing import Outgoing
+from tidings.runtime.quarantine import quarantined
+from tidings.runtime.verbs import Verbs
+from tidings.runtime.worker import Worker
+
+if TYPE_CHECKING:
+    from tidings.runtime.blocking import Blocking
+
+R = TypeVar("R")
+
+
+class App(Router):
+    """An app: a name, a store, and the handlers and parts that run on it.
+
+    Opening it (`async with app:`) opens the store; publishing needs no more. `run` works on what was published.
+
+    Args:
+        store: URL of the store: `sqlite:shop.db`, `sqlite:///abs/shop.db`, `sqlite::memory:`; or a store object.
+        parts: Routers, deciders, projections and replicas that belong to it.
+        name: The CloudEvents source and the prefix of its groups. The stem of the file if not given ("shop").
+        lease: Seconds of silence after which a worker's share goes to the others.
+        drain: Seconds a stopping worker lets running handlers end.
+        clock: Gives wall time, random numbers and ids; a simulation brings its own.
+
+    Raises:
+        BadUrl: The URL cannot be read.
+        BadDeclaration: The name cannot be used, or a part is none.
+        BadArgument: A duration is out of its range.
+    """
+
+    def __init__(
+        self,
+        store: str | Store,
+        *parts: Part,
+        name: str | None = None,
+        lease: float | timedelta = 10.0,
+        drain: float | timedelta = 30.0,
+        clock: Clock | None = None,
+    ) -> None:
+        super().__init__(check_name(name or _default_name(store), "the app"))
+        self.url = store if isinstance(store, str) else store.url
+        self.parts = parts
+        for part in parts:
+            if not isinstance(part, Part):
+                msg = f"the app {self.name} was given {part!r} as a part"
+                raise BadDeclaration(msg, "parts are Router, Decider, Projection and Replica values")
+        self.lease = seconds(lease, "lease")
+        self.drain = seconds(drain, "drain")
+        self.clock = clock or Clock()
+        self._given = None if isinstance(store, str) else store
+        self._store: Store | None = None
+        self._users = 0
+        self._verbs: Verbs | None = None
+        self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
+        self._worker: Worker | None = None
+
+    # ---- opening and closing ---------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Open the store.
+
+        Raises:
+            StoreUnavailable: It cannot be opened.
+            WrongStore: It is no store of this version.
+        """
+        await self._open()
+        self._home = (os.getpid(), asyncio.get_running_loop())
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        """Close the store once its last user is done."""
+        await self._close()
+
+    async def _open(self) -> Store:
+        self._users += 1
+        if self._store is None:
+            try:
+                self._store = self._given or await open_store(self.url)
+                if self._given is not None:
+                    await self._given.open()
+            except BaseException:
+                self._users -= 1
+                raise
+            store = self._store
+            self._verbs = Verbs(store, Outgoing(self.name, self.clock), self.clock, store.write, store.begin, asyncio.sleep)
+        return self._store
+
+    async def _close(self) -> None:
+        self._users -= 1
+        if self._users == 0 and self._store is not None:
+            store, self._store, self._verbs, self._home = self._store, None, None, None
+            await (store.close() if self._given is not None else close_store(store))
+
+    @property
+    def store(self) -> Store:
+        """The open store.
+
+        Raises:
+            NotOpen: The app is not open.
+        """
+        if self._store is None:
+            msg = f"the app {self.name} is not open"
+            raise NotOpen(msg, "use it inside `async with app:`, or `with app.blocking() as b:` in plain code")
+        return self._store
+
+    def _here(self) -> Verbs:
+        """The verbs, when used where the app was opened."""
+        verbs = self._verbs
+        if verbs is None:
+            _ = self.store
+        home = self._home
+        if home is not None:
+            if home[0] != os.getpid():
+                msg = f"the app {self.name} was opened in process {home[0]} and is used in its fork {os.getpid()}"
+                raise NotOpen(msg, "open the app in the child: `async with app:` after the fork")
+            if home[1] is not asyncio.get_running_loop():
+                msg = f"the app {self.name} was opened in another event loop (thread {threading.get_ident()})"
+                raise NotOpen(msg, "use `app.blocking()` from threads, or open the app in this loop")
+        return verbs  # type: ignore[return-value]
+
+    # ---- verbs -----------------------------------------------------------------------------------------------------
+
+    async def publish(
+        self,
+        *messages: object,
+        after: float | timedelta | None = None,
+        at: datetime | None = None,
+        id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> int:
+        """Publish events and states, durably and all together.
+
+        Args:
+            messages: Instances of message classes, or `Gone(State, key)`; appended in this order.
+            after: Seconds from now until they are published.
+            at: Aware datetime when they are published.
+            id: CloudEvents id of a single message. The same id with the same content again changes nothing.
+            headers: CloudEvents extension attributes, for instance `traceparent`.
+
+        Returns:
+            Position in the log of the last one, for which a query can wait; 0 when delayed or when none was given.
+
+        Raises:
+            NotAMessage: An object is no message.
+            BadPayload: A message cannot be written as JSON; nothing was published.
+            IdConflict: The id was used for other content.
+            StoreFull: No space is left; nothing was published.
+            OutcomeUnknown: It may or may not be published; publish again with the same id.
+            NotOpen: The app is not open here.
+        """
+        return await self._here().publish(messages, after, at, id, headers)
+
+    async def send(
+        self, command: object, *, after: float | timedelta | None = None, at: datetime | None = None
+    ) -> int:
+        """Send a command to the one handler it has, to be handled later by a worker.
+
+        Args:
+            command: An instance of a command class.
+            after: Seconds from now until it is sent.
+            at: Aware datetime when it is sent.
+
+        Returns:
+            Its position in the log; 0 when delayed.
+
+        Raises:
+            NotAMessage: It is no command.
+        """
+        return await self._here().send(command, after, at)
+
+    async def execute(self, decider: Any, command: object) -> int:
+        """Execute a command now: load the stream, decide, append; again when somebody else was first.
+
+        Args:
+            decider: The decider.
+            command: One of its commands.
+
+        Returns:
+            Position of the last event appended, for which a query can wait.
+
+        Raises:
+            WrongVersion: Others kept being first.
+            Exception: Whatever `decide` raises to refuse the command.
+        """
+        return await self._here().execute(decider, command)
+
+    async def append(self, decider: Any, key: object, *events: object, expected: int = ANY) -> int:
+        """Append events to a stream of a decider without deciding.
+
+        Args:
+            decider: Whose stream.
+            key: Of the stream.
+            events: In order; none is allowed and does nothing.
+            expected: Version the stream must have, 0 for none yet; left out, any version will do.
+
+        Returns:
+            The stream's version afterwards.
+
+        Raises:
+            WrongVersion: The stream has another version; nothing was appended.
+        """
+        return await self._here().append(decider, key, events, expected)
+
+    async def get(self, part: Readable[R], key: object, *, after: int = 0, timeout: float = 5.0) -> R:
+        """The record of a key: a replica's record or None, a decider's folded state.
+
+        Args:
+            part: A replica or a decider.
+            key: The key.
+            after: Position the replica must have reached, as publish returned it; it is waited for.
+            timeout: Seconds to wait.
+
+        Raises:
+            NotCaughtUp: The replica did not get there in time.
+        """
+        verbs = self._here()
+        if after and hasattr(part, "table"):
+            await self._wait(verbs, part, after, timeout)
+        return await verbs.get(part, key)
+
+    async def query(
+        self, part: Part, sql: str, *params: Any, after: int = 0, timeout: float = 5.0
+    ) -> list[tuple[Any, ...]]:
+        """Read the table of a projection or replica with SQL, once it has caught up with your own write.
+
+        Args:
+            part: The projection or replica.
+            sql: One SELECT with `?` placeholders.
+            params: Its values.
+            after: Position it must have reached, as publish or execute returned it; it is waited for.
+            timeout: Seconds to wait.
+
+        Returns:
+            The rows.
+
+        Raises:
+            NotCaughtUp: It did not get there in time; the write itself is done.
+        """
+        verbs = self._here()
+        if after:
+            await self._wait(verbs, part, after, timeout)
+        return await verbs.query(sql, params)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """One atomic change of your own: rows and messages commit together, or not at all.
+
+        Yields:
+            The transaction; it commits when the block ends and rolls back when it raises.
+        """
+        tx = self._here().transaction()
+        try:
+            yield tx
+        except BaseException:
+            await tx.rollback()
+            raise
+        try:
+            await tx.commit()
+        except BaseException:
+            await tx.rollback()
+            raise
+
+    async def receive(self, body: bytes, headers: Mapping[str, str] | None = None) -> int:
+        """Take in a CloudEvent from outside, for instance from a webhook.
+
+        Args:
+            body: A structured CloudEvent in JSON; or the data, when the `ce-` headers carry the attributes.
+            headers: Headers it came with.
+
+        Returns:
+            Its position in the log. What cannot be read is kept raw among the dead letters of the group
+            `<app>.quarantine`, and 0 is returned.
+        """
+        return await quarantined(self._here(), self.name, body, headers or {})
+
+    async def staleness(self, part: Part) -> float:
+        """Seconds since the oldest message was published that a replica or projection has not taken over; 0.0 if none."""
+        found = await self.store.backlog(f"{self.name}.{part.name}")
+        if not found:
+            msg = f"{part.name} has not run in app {self.name} yet"
+            raise NotFound(msg, "start a worker: `await app.run()` or `tidings run`")
+        return found[0].oldest
+
+    # ---- running -----------------------------------------------------------------------------------------------------
+
+    def subscriptions(self) -> Sequence[Subscription]:
+        """The handlers of the app and of its parts, checked together.
+
+        Raises:
+            BadHandler: A handler cannot be called as declared, or two share a group or a command.
+        """
+        found = [*super().subscriptions(), *(each for part in self.parts for each in part.subscriptions())]
+        check_together(found)
+        return found
+
+    async def run(self, *, until_idle: bool = False) -> None:
+        """Work on what was and will be published, until SIGTERM, SIGINT or `stop`; then drain.
+
+        Args:
+            until_idle: Return once everything published is handled and no retry is waiting. Dead letters and
+                messages parked behind them do not count; neither do timers that are not due.
+
+        Raises:
+            BadHandler: A handler cannot be called as declared.
+            NeedsNotMet: A handler needs what the broker does not give.
+            GroupConflict: Another handler holds one of the groups.
+            ProjectionChanged: A projection's code changed without a rebuild.
+            StoreError: The store went away for good.
+        """
+        await run_apps([self], until_idle=until_idle)
+
+    def stop(self) -> None:
+        """Ask a running app to drain and return; from the same thread."""
+        if self._worker is not None:
+            self._worker.stop()
+
+    def worker(self, only: str | None = None) -> Worker:
+        """A worker of the open app, not yet started; for one group alone when `only` names it."""
+        broker = _embedded(self.store, self.name)
+        subscriptions = [each for each in self.subscriptions() if only in (None, each.group)]
+        for each in subscriptions:
+            each.needs.check(broker.guarantees, each.where)
+        outgoing = Outgoing(self.name, self.clock)
+        self._worker = Worker(self.name, self.store, broker, subscriptions, outgoing, self.clock, lease=self.lease)
+        return self._worker
+
+    def blocking(self) -> Blocking:
+        """The same verbs for plain code and threads: `with app.blocking() as b: b.publish(...)`."""
+        from tidings.runtime.blocking import Blocking
+
+        return Blocking(self)
+
+    async def rebuild(self, part: str | Part, progress: Callable[[int, int], None] | None = None) -> None:
+        """Drop a projection's tables and run history through its handlers again.
+
+        Args:
+            part: The projection, or its name.
+            progress: Called with (done, total) positions now and then.
+
+        Raises:
+            NotFound: The app has no such projection.
+        """
+        from tidings.runtime.rebuild import rebuild
+
+        async with self:
+            await rebuild(self, part if isinstance(part, str) else part.name, progress)
+
+    async def _wait(self, verbs: Verbs, part: Any, position: int, timeout: float) -> None:
+        for subscription in part.subscriptions():
+            await verbs.wait_for(f"{self.name}.{subscription.group}", subscription, position, timeout)
+
+
+def _default_name(store: str | Store) -> str:
+    url = parse_url(store if isinstance(store, str) else store.url)
+    stem = os.path.splitext(os.path.basename(url.path))[0]  # noqa: PTH119, PTH122 - text, not a file
+    name = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in stem)
+    return name if name[:1].isalpha() else f"app{name and '_'}{name}".strip("_") or "app"
+
+
+def _embedded(store: Store, app: str) -> Broker:
+    for entry in entry_points(group="tidings.brokers", name="embedded"):
+        broker: Broker = entry.load()(store, app)
+        return broker
+    msg = "the embedded broker is not registered"
+    raise NotOpen(msg, "install tidings as a package: `pip install tidings`")

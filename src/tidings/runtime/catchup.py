@@ -1,0 +1,55 @@
+"""Catching up: waiting until a part has reached a position."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from tidings.core.ports import Store
+from tidings.core.subscription import Subscription
+from tidings.errors import NotCaughtUp, NotFound
+
+
+async def reached(store: Store, group: str, subscription: Subscription, position: int) -> bool:
+    """True when a group has finished every event of its types up to a position."""
+    try:
+        checkpoint = await store.checkpoint(group)
+    except NotFound:
+        return False
+    if checkpoint >= position:
+        return True
+    names = [name for kind in subscription.types for name in (kind.name, *kind.was)]
+    app = group.split(".", 1)[0]
+    return not await store.read(checkpoint, position, 1, types=names, app=app)
+
+
+async def wait_for(
+    store: Store,
+    group: str,
+    subscription: Subscription,
+    position: int,
+    timeout: float,
+    sleep: Callable[[float], Awaitable[None]],
+    now: Callable[[], float],
+) -> None:
+    """Return when a group has finished everything up to a position.
+
+    Args:
+        store: Where the checkpoint is.
+        group: Full name.
+        subscription: Of the part that is waited for.
+        position: As `publish` or `execute` returned it.
+        timeout: Seconds.
+        sleep: Waits some seconds; the caller's way of waiting.
+        now: Monotonic seconds.
+
+    Raises:
+        NotCaughtUp: It took longer; the write itself is done.
+    """
+    until = now() + timeout
+    pause = 0.001
+    while not await reached(store, group, subscription, position):
+        if now() >= until:
+            msg = f"{group} did not reach position {position} within {timeout} s"
+            raise NotCaughtUp(msg, "the write is done; is a worker running? `tidings status` shows the lag")
+        await sleep(pause)
+        pause = min(0.02, pause * 1.5)

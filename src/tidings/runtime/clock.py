@@ -1,0 +1,54 @@
+"""Time, randomness and ids: the one place the runtime takes them from, so that a simulation can bring its own."""
+
+from __future__ import annotations
+
+import random
+import time
+from datetime import UTC, datetime, timedelta
+
+from tidings.core.ids import uuid7
+from tidings.core.retry import seconds
+from tidings.errors import BadArgument
+
+MICROSECONDS = 1_000_000
+
+
+class Clock:
+    """Wall time, random numbers and ids."""
+
+    def __init__(self, seed: int | None = None) -> None:
+        """Use the machine's clock; `seed` makes the random numbers repeatable."""
+        self._random = random.Random(seed)  # noqa: S311 - jitter and ids, no secrets
+        self.draw = self._random.random
+        self._bits = self._random.getrandbits
+
+    def now(self) -> int:
+        """Wall time, microseconds since 1970 UTC. Shown and used for due times, never for order or leases."""
+        return time.time_ns() // 1000
+
+    def id(self) -> str:
+        """A new UUIDv7."""
+        return uuid7(self.now() // 1000, self._bits(74))
+
+    def due(self, after: float | timedelta | None, at: datetime | None) -> int | None:
+        """The wall time meant by `after` (seconds from now) or `at` (an aware datetime); None when neither is given.
+
+        Raises:
+            BadArgument: Both are given, `after` is negative, or `at` has no time zone.
+        """
+        if after is None and at is None:
+            return None
+        if after is not None and at is not None:
+            msg = "both after= and at= are given"
+            raise BadArgument(msg, "give one of them")
+        if after is not None:
+            return self.now() + int(seconds(after, "after") * MICROSECONDS)
+        if at is None or at.tzinfo is None:
+            msg = f"at={at!r} has no time zone"
+            raise BadArgument(msg, "use an aware datetime: datetime.now(UTC) + timedelta(minutes=5)")
+        return int(at.timestamp() * MICROSECONDS)
+
+
+def as_datetime(microseconds: int) -> datetime:
+    """Microseconds since 1970 UTC as an aware datetime."""
+    return datetime.fromtimestamp(microseconds / MICROSECONDS, UTC)

@@ -1,0 +1,61 @@
+"""Find the adapter for a URL. Adapters are found by entry point, so that those of others are first-class."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import entry_points
+from typing import cast
+
+from tidings.core.ports import Store
+from tidings.core.url import parse_url
+from tidings.errors import BadUrl
+
+_shared: dict[tuple[str, int], tuple[Store, int]] = {}
+
+
+def make_store(url: str) -> Store:
+    """A store for this URL, not yet opened.
+
+    Raises:
+        BadUrl: The URL cannot be read, or no installed adapter has its scheme.
+    """
+    parsed = parse_url(url)
+    found = entry_points(group="tidings.stores", name=parsed.scheme)
+    for entry in found:
+        return cast("Store", entry.load()(url))
+    known = ", ".join(sorted(f"{entry.name}:" for entry in entry_points(group="tidings.stores")))
+    msg = f"no store adapter for {parsed.safe!r}"
+    raise BadUrl(msg, f"stores known here: {known or 'none; is tidings installed?'}")
+
+
+async def open_store(url: str) -> Store:
+    """An open store for this URL; apps of one process on one URL share it, and with it one commit for all.
+
+    Close it with `close_store`.
+
+    Raises:
+        BadUrl: The URL cannot be read.
+        StoreError: The store cannot be opened.
+    """
+    if parse_url(url).path == "":  # in memory: every app has its own
+        store = make_store(url)
+        await store.open()
+        return store
+    key = (url, os.getpid())  # a forked child opens its own
+    store, users = _shared.get(key, (None, 0))  # type: ignore[assignment]
+    if store is None:
+        store = make_store(url)
+        await store.open()
+    _shared[key] = (store, users + 1)
+    return store
+
+
+async def close_store(store: Store) -> None:
+    """Close a store from `open_store` once its last user lets go of it."""
+    for key, (shared, users) in list(_shared.items()):
+        if shared is store:
+            if users > 1:
+                _shared[key] = (shared, users - 1)
+                return
+            del _shared[key]
+    await store.close()

@@ -1,0 +1,146 @@
+"""Messages on their way out: from the user's object to the envelope that is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+from tidings.core.cloudevent import check_headers
+from tidings.core.codec import Codec, encode_json
+from tidings.core.envelope import SLOTS, Envelope, slot_of
+from tidings.core.message import Gone, MessageType, check_key, message_type
+from tidings.errors import BadArgument, NotAMessage
+from tidings.runtime.clock import Clock
+
+HANDLING: ContextVar[Envelope | None] = ContextVar("tidings.handling", default=None)
+"""The message being handled right now: what is published meanwhile is caused by it."""
+
+_Plan = tuple[MessageType, Callable[[Any], bytes], str | None, tuple[str, ...]]
+
+
+class Outgoing:
+    """Turns messages into envelopes for one app."""
+
+    def __init__(self, app: str, clock: Clock) -> None:
+        """Args: app: its name, the CloudEvents source. clock: gives ids and times."""
+        self.app = app
+        self._clock = clock
+        self._plans: dict[type[Any], _Plan] = {}
+
+    def plan(self, cls: type[Any]) -> _Plan:
+        """How messages of a class are encoded; made once per class.
+
+        Raises:
+            NotAMessage: The class carries no decorator.
+        """
+        kind = message_type(cls)
+        plan = (kind, Codec(kind).encode, kind.key_field, kind.tag_fields)
+        self._plans[cls] = plan
+        return plan
+
+    def envelope(
+        self,
+        message: Any,
+        *,
+        id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        stream: str | None = None,
+        key: str | None = None,
+    ) -> Envelope:
+        """The envelope of one message, caused by the message being handled, if any.
+
+        Args:
+            message: An instance of a message class, or `Gone`.
+            id: CloudEvents id; a new UUIDv7 if not given.
+            headers: CloudEvents extension attributes; `traceparent` among them starts or joins a trace.
+            stream: Stream the message is appended to.
+            key: Key to use in place of the message's own.
+
+        Raises:
+            NotAMessage: The object is no message.
+            BadPayload: It cannot be written as JSON.
+            BadArgument: Its key, id or headers cannot be used.
+        """
+        cls = type(message)
+        if cls is Gone:
+            kind = self._plans.get(message.state) or self.plan(message.state)
+            return self._gone(kind[0], message, id, headers)
+        plan = self._plans.get(cls)
+        if plan is None:
+            plan = self.plan(cls)
+        kind_, encode, key_field, tag_fields = plan
+        data = encode(message)
+        if key is None and key_field is not None:
+            value = getattr(message, key_field)
+            if value is not None:
+                key = check_key(value if type(value) is str else str(value), kind_.name)
+        if kind_.kind == "state":
+            stream = f"state:{kind_.name}:{key}"
+        if tag_fields:
+            headers = {**(headers or {}), "tags": _tags(message, tag_fields)}
+        return self._seal(kind_, data, key, stream, id, headers)
+
+    def _gone(self, kind: MessageType, gone: Gone, id: str | None, headers: Mapping[str, str] | None) -> Envelope:
+        if kind.kind != "state":
+            msg = f"Gone({kind.name}) is published, but {kind.name} is no state"
+            raise NotAMessage(msg, "declare it with @state, or publish an event that says what ended")
+        key = check_key(str(gone.key), kind.name)
+        return self._seal(kind, b"", key, f"state:{kind.name}:{key}", id, headers)
+
+    def _seal(
+        self,
+        kind: MessageType,
+        data: bytes,
+        key: str | None,
+        stream: str | None,
+        id: str | None,
+        headers: Mapping[str, str] | None,
+    ) -> Envelope:
+        cause = HANDLING.get()
+        now = self._clock.now()
+        if id is None:
+            id = self._clock.id()
+        elif not isinstance(id, str) or not 0 < len(id) <= 200 or not id.isprintable():  # noqa: PLR2004 - see the cure
+            msg = f"the id {str(id)[:40]!r} cannot be used"
+            raise BadArgument(msg, "an id is printable text of 1 to 200 characters")
+        trace = cause.traceparent if cause is not None else None
+        extras: bytes | None = None
+        if headers:
+            checked = dict(check_headers(headers))
+            trace = checked.pop("traceparent", trace)
+            extras = encode_json(checked) if checked else None
+        return Envelope(
+            0,
+            id,
+            self.app,
+            kind.name,
+            kind.schema,
+            kind.topic,
+            key,
+            slot_of(key) if key is not None else now % SLOTS,
+            stream,
+            None,
+            now,
+            None if cause is None else cause.conversation,
+            None if cause is None else cause.id,
+            trace,
+            extras,
+            data,
+        )
+
+    def envelopes(self, messages: Sequence[Any], *, id: str | None, headers: Mapping[str, str] | None) -> list[Envelope]:
+        """The envelopes of several messages, in order.
+
+        Raises:
+            BadArgument: One id is given for several messages.
+        """
+        if id is not None and len(messages) != 1:
+            msg = f"id= is given for {len(messages)} messages"
+            raise BadArgument(msg, "publish a message with an id of its own alone")
+        return [self.envelope(message, id=id, headers=headers) for message in messages]
+
+
+def _tags(message: Any, names: Sequence[str]) -> str:
+    values = [f"{name}:{getattr(message, name)}" for name in names]
+    return encode_json(values).decode()

@@ -1,0 +1,519 @@
+"""The pump of one subscription: takes deliveries, hands them to the handler, settles what became of them.
+
+One step: collect what is due and fresh; commit what ended meanwhile together with the mark of what starts now; hand
+over. A commit under way is the pause in which the next settlements gather, so nothing waits for a timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+import msgspec
+
+from tidings.core.delivery import settle
+from tidings.core.envelope import SLOTS, Envelope
+from tidings.core.lanes import Lanes
+from tidings.core.newest import newest_only
+from tidings.core.ports import CRASHED, Append, Consumer, Delivery, Feed, Held, Settle, Store
+from tidings.core.subscription import Subscription
+from tidings.errors import Fenced, OutcomeUnknown, StoreError, Unreadable
+from tidings.runtime.batch import run_batch
+from tidings.runtime.catchup import reached
+from tidings.runtime.clock import MICROSECONDS, Clock
+from tidings.runtime.dispatch import UNSEEN, Dispatch
+from tidings.runtime.ended import Ended
+from tidings.runtime.outgoing import HANDLING, Outgoing
+from tidings.runtime.transaction import OpenTransaction
+
+log = logging.getLogger("tidings")
+
+MOST_AHEAD = 512
+"""Deliveries held in memory per subscription at most; fewer while handlers are slow."""
+
+CRASHES = 3
+"""Starts that ended with the worker before a message becomes a dead letter, whatever its retry policy allows."""
+
+LONGEST_TRANSACTION = 10.0
+"""Seconds a handler may hold the right to write; then its attempt fails, so that others can go on."""
+
+LOOK = 0.5
+"""Seconds between looks for held deliveries that someone else put back to work."""
+
+
+class Pump:
+    """Feeds one handler of one worker."""
+
+    def __init__(
+        self, store: Store, subscription: Subscription, consumer: Consumer, outgoing: Outgoing, clock: Clock
+    ) -> None:
+        """Wire the parts; nothing runs yet."""
+        self.store = store
+        self.subscription = subscription
+        self.consumer = consumer
+        self.outgoing = outgoing
+        self.clock = clock
+        self.group = consumer.group
+        self.dispatch = Dispatch(subscription)
+        self.lanes: Lanes[Delivery] = Lanes()
+        self.wake = asyncio.Event()
+        self.stopping = False
+        self.handled = 0
+        self.ended: list[Ended] = []
+        self.suspends = not subscription.transactional  # until a handler was seen to await something else than its tx
+        self.running: dict[int, Delivery] = {}  # by id(): hashing a delivery would hash its data
+        self._void: set[int] = set()  # running ones whose slot was lost: whatever they end with is refused
+        self.want = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.rows: dict[int, Held] = {}  # held deliveries in memory, by row id
+        self.parked: list[Held] = []  # to be held with the next commit
+        self._failing: set[str] = set()  # keys whose failure is not committed yet
+        self._any_held = True
+        self._look = True
+        self._due: int | None = None
+        self._ahead = 2 * subscription.concurrency
+        self._handed = 0.0
+
+    # ---- the loop ------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Pump until `stopping`; then return with everything that ended settled."""
+        while not self.stopping:
+            self.wake.clear()
+            if not await self.step():
+                await self._wait()
+
+    async def step(self) -> bool:
+        """One round; True when there is reason for another at once."""
+        self._adapt()
+        if not self.consumer.feeds and self.want:
+            await self.claim(self.want)
+        room = self._ahead - self.in_memory
+        taken = await self.take(room) if room > 0 else []
+        await self.flush(taken)
+        while taken and not self.suspends and not self.stopping:
+            taken = await run_batch(self, taken)
+        self.hand_over(taken)
+        if taken:
+            await asyncio.sleep(0)  # lets the lanes run before the next read
+        return bool(taken) and self.in_memory < self._ahead
+
+    async def _wait(self) -> None:
+        if self.ended or self.parked:
+            return
+        now = self.clock.now()
+        pause = LOOK if self._due is None else max(0.0, min(LOOK, (self._due - now) / MICROSECONDS))
+        try:
+            async with asyncio.timeout(pause):
+                await self.wake.wait()
+        except TimeoutError:
+            self._look = True
+
+    @property
+    def in_memory(self) -> int:
+        """Deliveries taken and not yet settled."""
+        return len(self.lanes) + len(self.ended)
+
+    def _adapt(self) -> None:
+        """Take more ahead while handlers keep up, less while they are slow: a crash makes suspects of what was taken."""
+        now = asyncio.get_running_loop().time()
+        if not self._handed:
+            return
+        if not len(self.lanes):
+            if now - self._handed < 0.05:  # noqa: PLR2004 - seconds; the window is worth about 100 ms of handling
+                self._ahead = min(MOST_AHEAD, self._ahead * 2)
+            self._handed = 0.0
+        elif now - self._handed > 0.25:  # noqa: PLR2004 - seconds
+            self._ahead = max(2 * self.subscription.concurrency, self._ahead // 2)
+            self._handed = now
+
+    # ---- taking --------------------------------------------------------------------------------------------------
+
+    async def take(self, room: int) -> list[Delivery]:
+        """Deliveries to hand over now: held ones that are due, then fresh ones; keys in trouble are parked."""
+        taken = await self._take_held(room) if self._look and self._any_held else []
+        fresh = await self.consumer.fetch(room - len(taken))
+        if not fresh:
+            return taken
+        if self._any_held or self._failing:
+            keys = [envelope.key for envelope in fresh if envelope.key is not None]
+            parks = self.subscription.on_dead == "park"
+            blocked = await self.store.blocked(self.group, keys, dead=parks) | self._failing
+            if blocked:
+                passing = []
+                for envelope in fresh:
+                    if envelope.key in blocked:
+                        self._park(envelope)
+                    else:
+                        passing.append(envelope)
+                fresh = passing
+        deliveries = [Delivery(envelope) for envelope in fresh]
+        if self.subscription.newest:
+            deliveries, superseded = newest_only(deliveries)
+            self.ended.extend(Ended(delivery) for delivery in superseded)
+        taken.extend(deliveries)
+        return taken
+
+    async def _take_held(self, room: int) -> list[Delivery]:
+        self._look = False
+        slots, now = self._key_slots(), self.clock.now()
+        taken: list[Delivery] = []
+        for row in await self.store.due(self.group, slots, now, room):
+            if row.id in self.rows:
+                continue
+            if row.reason == CRASHED:
+                if row.attempt >= max(CRASHES, self.subscription.retry.attempts):
+                    self.parked.append(msgspec.structs.replace(row, state="dead"))
+                    self._look = True
+                    continue
+                if row.attempt > 1 and (taken or self.in_memory):
+                    self._look = True  # a suspect runs alone, so that only it can be to blame
+                    break
+            self.rows[row.id] = row
+            taken.append(Delivery(row.envelope, row.attempt + 1, row.id))
+            if row.reason == CRASHED and row.attempt > 1:
+                self._look = True
+                break
+        if not taken:
+            self._due = await self.store.next_due(self.group, slots)
+            self._any_held = bool(await self.store.held(group=self.group, limit=1)) or bool(self.parked)
+        return taken
+
+    def _key_slots(self) -> list[int]:
+        """The slots of keys whose held deliveries are this worker's: all of them in a group of one slot."""
+        held = self.consumer.slots
+        return list(range(SLOTS)) if held and self.subscription.slots == 1 else held
+
+    def _park(self, envelope: Envelope) -> None:
+        reason = "waits behind an earlier one of its key"
+        now = self.clock.now()
+        self.parked.append(Held(0, self.group, envelope.position, "parked", 0, 0, envelope, reason, since=now))
+
+    async def take_more(self) -> list[Delivery]:
+        """The next batch, if there is one right away."""
+        self._adapt()
+        return [] if self.stopping or self.suspends else await self.take(self._ahead)
+
+    def takes(self, delivery: Delivery) -> bool:
+        """True when a delivery may be handled now; otherwise it is put where it belongs."""
+        envelope = delivery.envelope
+        if self.consumer.feed_of(envelope) is None:
+            return False
+        if self._failing and envelope.key in self._failing:
+            if delivery.held:
+                self.rows.pop(delivery.held, None)
+            else:
+                self._park(envelope)
+            return False
+        return True
+
+    # ---- handing over --------------------------------------------------------------------------------------------
+
+    def hand_over(self, taken: Sequence[Delivery]) -> None:
+        """Put deliveries into their lanes and see that enough tasks work on them."""
+        for delivery in taken:
+            if self.consumer.feed_of(delivery.envelope) is not None:
+                self.lanes.add(delivery.envelope.key, delivery)
+        if taken and not self._handed:
+            self._handed = asyncio.get_running_loop().time()
+        if self.stopping:
+            return
+        for _ in range(min(self.lanes.waiting, self.subscription.concurrency - len(self._tasks))):
+            task = asyncio.create_task(self._lane())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _lane(self) -> None:
+        lanes = self.lanes
+        while (delivery := lanes.take()) is not None:
+            self.running[id(delivery)] = delivery
+            await self._handle(delivery)
+            del self.running[id(delivery)]  # a cancelled one stays listed: it is released when the pump drains
+            self._void.discard(id(delivery))
+            lanes.finish(delivery.envelope.key)
+            self.wake.set()
+
+    async def _handle(self, delivery: Delivery) -> None:
+        envelope = delivery.envelope
+        HANDLING.set(envelope)
+        tx = self.transaction() if self.subscription.transactional else None
+        try:
+            message = self.dispatch.read(envelope)
+            result = None if message is UNSEEN else await self.dispatch.call(message, tx, envelope)
+            append = [self.outgoing.envelope(out) for out in self.dispatch.messages(result)]
+            if id(delivery) in self._void:
+                self._refuse()
+            if tx is None:
+                self.ended.append(Ended(delivery, None, append))
+            elif tx.raw is None:
+                self.ended.append(Ended(delivery, None, [*tx.outbox, *append], tx.later))
+            else:
+                tx.outbox.extend(append)
+                await self._commit_alone(tx, delivery)
+        except asyncio.CancelledError as error:
+            if tx is not None:
+                await tx.rollback()
+            if tx is None or not tx.expired:
+                raise  # drained: not acknowledged
+            self.failed(delivery, TimeoutError(str(error)))
+        except (Fenced, OutcomeUnknown, StoreError) as error:
+            log.warning("%s: %s", self.group, error.what)
+            if tx is not None:
+                await tx.rollback()
+            if id(delivery) not in self._void:
+                self.reset()  # nobody knows what of it is in the store: the store itself decides
+        except BaseException as error:  # noqa: BLE001 - whatever a handler raises is a failed attempt, SystemExit too
+            if tx is not None:
+                await tx.rollback()
+            if id(delivery) not in self._void:
+                self.failed(delivery, error)
+
+    def transaction(self) -> OpenTransaction:
+        """A transaction for one handler, or for a batch of them."""
+        return OpenTransaction(self.store.begin, self.outgoing, self.clock, limit=LONGEST_TRANSACTION)
+
+    def _refuse(self) -> NoReturn:
+        msg = f"{self.group}: the slot of this delivery moved to another worker"
+        raise Fenced(msg, "nothing to do: the other worker handles it")
+
+    async def _commit_alone(self, tx: OpenTransaction, delivery: Delivery) -> None:
+        """Commit one handler's effects with its acknowledgement, out of turn."""
+        feed = self.consumer.feed_of(delivery.envelope)
+        if feed is None or tx.raw is None:
+            self._refuse()
+        marks = () if delivery.held else (delivery.envelope.position,)
+        done = (delivery.held,) if delivery.held else ()
+        append, later = tx.outbox, tx.later
+        await tx.raw.apply(Settle(self.group, feed.slots, done=done, marks=marks, append=append, later=later))
+        await asyncio.shield(tx.end())  # being cancelled now must not leave the outcome open
+        self.ended.append(Ended(delivery, committed=True))
+
+    def failed(self, delivery: Delivery, error: BaseException) -> None:
+        """Decide what becomes of a delivery whose attempt failed, and park those of its key that wait in memory."""
+        row = self.rows.get(delivery.held)
+        envelope = delivery.envelope
+        trace = "" if isinstance(error, Unreadable) else "".join(traceback.format_exception(error))
+        it = self.subscription
+        held = settle(row, delivery, error, trace, it.retry, self.clock.draw(), self.clock.now(), self.group)
+        level = logging.ERROR if held.state == "dead" else logging.WARNING
+        log.log(level, "%s: %s %s: %s", self.group, envelope.type, envelope.id, held.history[-1])
+        self.ended.append(Ended(delivery, held))
+        if envelope.key is not None and not (held.state == "dead" and it.on_dead == "skip"):
+            self._failing.add(envelope.key)
+            for waiting in self.lanes.drop(lambda other: other.envelope.key == envelope.key):
+                if waiting.held:
+                    self.rows.pop(waiting.held, None)
+                else:
+                    self._park(waiting.envelope)
+
+    # ---- settling ------------------------------------------------------------------------------------------------
+
+    async def flush(self, starting: Sequence[Delivery] = ()) -> None:
+        """Commit what ended, what is parked, and the mark of what starts now."""
+        ended, parked, ops = self.settlements(starting)
+        for feed, op in ops:  # more than one only while slots change hands
+            await self._commit(feed, op)
+        self.settled(ended, parked)
+
+    def settlements(
+        self, starting: Sequence[Delivery]
+    ) -> tuple[list[Ended], list[Held], list[tuple[Feed, Settle]]]:
+        """What ended and what is parked since the last time, and the operations that settle it, one per feed."""
+        ended, self.ended = self.ended, []
+        parked, self.parked = self.parked, []
+        consumer = self.consumer
+        hold: dict[int, list[Held]] = {}
+        done: dict[int, list[int]] = {}
+        append: dict[int, list[Envelope]] = {}
+        later: dict[int, list[Append]] = {}
+        moving = bool(starting)
+        for end in ended:
+            delivery = end.delivery
+            feed = consumer.feed_of(delivery.envelope)
+            if feed is None:
+                continue
+            moving = True
+            at = id(feed)
+            if not delivery.held:
+                feed.watermark.finished(delivery.envelope.position)
+            if end.committed:
+                continue
+            if end.held is not None:
+                hold.setdefault(at, []).append(end.held)
+            elif delivery.held:
+                done.setdefault(at, []).append(delivery.held)
+            if end.append:
+                append.setdefault(at, []).extend(end.append)
+            if end.later:
+                later.setdefault(at, []).extend(end.later)
+        for row in parked:
+            feed = consumer.feed_of(row.envelope)
+            if feed is not None:
+                moving = True
+                if not row.id:
+                    feed.watermark.finished(row.position)
+                hold.setdefault(id(feed), []).append(row)
+        for delivery in starting:
+            if delivery.held:
+                feed = consumer.feed_of(delivery.envelope)
+                if feed is not None:
+                    row = self.rows[delivery.held]
+                    started = msgspec.structs.replace(
+                        row, attempt=delivery.attempt, reason=CRASHED, state="retry", due=0
+                    )
+                    hold.setdefault(id(feed), []).append(started)
+        if not moving and not self._scanned():
+            return ended, parked, []
+        ops = []
+        durable = bool(ended or parked)
+        for feed in consumer.feeds:
+            at = id(feed)
+            position = feed.watermark.position
+            checkpoint = position if position > feed.flushed else None
+            started = feed.cursor if starting else None
+            if checkpoint is None and started is None and at not in hold and at not in done and at not in append:
+                continue
+            op = Settle(
+                self.group,
+                dict(feed.slots),
+                checkpoint,
+                started,
+                hold.get(at, ()),
+                done.get(at, ()),
+                (),
+                append.get(at, ()),
+                later.get(at, ()),
+                durable,
+            )
+            ops.append((feed, op))
+        return ended, parked, ops
+
+    def _scanned(self) -> bool:
+        """True when a feed passed events of other types and its checkpoint may follow, at leisure."""
+        loop = asyncio.get_running_loop()
+        if all(feed.watermark.position <= feed.flushed for feed in self.consumer.feeds):
+            return False
+        if self.stopping or loop.time() - self._scanned_at > LOOK:
+            self._scanned_at = loop.time()
+            return True
+        return False
+
+    _scanned_at = 0.0
+
+    async def _commit(self, feed: Feed, op: Settle) -> None:
+        """Write one settlement; wait out a full or absent store; let go of the feed when it was fenced."""
+        pause = 0.05
+        while True:
+            try:
+                await self.store.write(op)
+            except Fenced as error:
+                log.warning("%s: %s", self.group, error.what)
+                self._forget_slots(self.consumer.lose(feed))
+                return
+            except StoreError as error:
+                if not error.transient:
+                    raise
+                log.error("%s: %s; trying again in %.1f s", self.group, error, pause)  # noqa: TRY400 - expected
+                await asyncio.sleep(pause)
+                pause = min(2.0, pause * 2)
+                continue
+            if op.checkpoint is not None:
+                feed.flushed = max(feed.flushed, op.checkpoint)
+            return
+
+    def settled(self, ended: Sequence[Ended], parked: Sequence[Held]) -> None:
+        """Bring memory in line with what is committed now."""
+        for end in ended:
+            self.handled += 1
+            if end.delivery.held:
+                self.rows.pop(end.delivery.held, None)
+                self._look = True
+            if end.held is not None:
+                self._any_held = self._look = True
+                if end.held.envelope.key is not None:
+                    self._failing.discard(end.held.envelope.key)
+        if parked:
+            self._any_held = self._look = True
+
+    # ---- leases and drain ----------------------------------------------------------------------------------------
+
+    async def claim(self, want: int) -> None:
+        """Renew the leases; take or give slots towards `want`."""
+        self.want = want
+        surplus = len(self.consumer.slots) - want
+        if surplus > 0:
+            leaving = set(self.consumer.slots[:surplus])
+            self._release(self.lanes.drop(lambda item: self.consumer.slot_of(item.envelope) in leaving))
+            taken = [*self.running.values(), *(end.delivery for end in self.ended)]
+            unfinished = [item.envelope for item in taken if not item.held]
+            self.consumer.split(leaving, [*unfinished, *(row.envelope for row in self.parked if not row.id)])
+        before = set(self.consumer.slots)
+        self._forget_slots(await self.consumer.claim(want))
+        if set(self.consumer.slots) - before:
+            self._any_held = self._look = True
+            self.wake.set()
+
+    def reset(self) -> None:
+        """Let go of everything in memory and take it up again from what the store says."""
+        for feed in list(self.consumer.feeds):
+            self._forget_slots(self.consumer.lose(feed))
+        self.ended.clear()
+        self.parked.clear()
+        self._failing.clear()
+
+    def _forget_slots(self, slots: set[int]) -> None:
+        """Drop what waits in memory for slots that belong to another worker now."""
+        if not slots:
+            return
+        mine = self.consumer.slot_of
+        for waiting in self.lanes.drop(lambda item: mine(item.envelope) in slots):
+            self.rows.pop(waiting.held, None)
+        self.parked = [row for row in self.parked if mine(row.envelope) not in slots]
+        self.ended = [end for end in self.ended if mine(end.delivery.envelope) not in slots]
+        self._void |= {at for at, item in self.running.items() if mine(item.envelope) in slots}
+        self._any_held = self._look = True
+        self.wake.set()
+
+    async def drain(self, deadline: float) -> int:
+        """Let running handlers end until `deadline` (loop time), release the rest; returns how many were cut short."""
+        self.stopping = True
+        waiting = self.lanes.drop(lambda _item: True)
+        loop = asyncio.get_running_loop()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=max(0.0, deadline - loop.time()))
+        cut = [item for at, item in self.running.items() if at not in self._void]
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=5.0)
+        self._release([*waiting, *cut])
+        await self.flush()
+        return len(cut)
+
+    def _release(self, unfinished: Sequence[Delivery]) -> None:
+        """Hold what was taken and not finished, so that the checkpoint can pass what was finished after it."""
+        now = self.clock.now()
+        for delivery in unfinished:
+            envelope = delivery.envelope
+            row = self.rows.pop(delivery.held, None)
+            if row is not None:
+                self.parked.append(row)  # as it was before this attempt was marked
+            else:
+                reason = "released when its worker stopped"
+                self.parked.append(
+                    Held(0, self.group, envelope.position, "retry", 0, 0, envelope, reason, since=now)
+                )
+
+    async def finished(self, position: int) -> bool:
+        """True when the whole group, here or elsewhere, has finished everything up to a position."""
+        if len(self.consumer.slots) == self.subscription.slots:
+            return all(feed.watermark.position >= position for feed in self.consumer.feeds)
+        return await reached(self.store, self.group, self.subscription, position)
+
+    @property
+    def idle(self) -> bool:
+        """True when nothing is taken, ending, due or waiting for a retry, as far as this worker knows."""
+        return not self.in_memory and not self.parked and self._due is None and not self._look

@@ -1,0 +1,46 @@
+"""Taking in messages from outside: what can be read goes to the log, what cannot is kept raw, never dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tidings.core.codec import encode_json
+from tidings.core.envelope import Envelope
+from tidings.core.ports import Held
+from tidings.errors import TidingsError, Unreadable
+from tidings.runtime.verbs import Verbs
+
+GROUP = "quarantine"
+
+
+async def quarantined(verbs: Verbs, app: str, body: bytes, headers: Mapping[str, str]) -> int:
+    """Append a CloudEvent to the log and return its position; keep what is unreadable and return 0."""
+    try:
+        return await verbs.receive(body, headers)
+    except Unreadable as error:
+        await _keep(verbs, app, body, headers, error)
+        return 0
+
+
+async def _keep(verbs: Verbs, app: str, body: bytes, headers: Mapping[str, str], error: TidingsError) -> None:
+    now = verbs.clock.now()
+    raw = Envelope(
+        position=0,
+        id=verbs.clock.id(),
+        source=app,
+        type="unreadable",
+        schema=1,
+        topic=None,
+        key=None,
+        slot=0,
+        stream=None,
+        version=None,
+        time=now,
+        correlation=None,
+        causation=None,
+        traceparent=None,
+        headers=encode_json({name: str(value) for name, value in headers.items()}) if headers else None,
+        data=bytes(body),
+    )
+    reason = f"{type(error).__name__}: {error.what}"
+    await verbs.keep(Held(0, f"{app}.{GROUP}", -now, "dead", 0, 0, raw, reason, since=now))

@@ -1,0 +1,39 @@
+"""Rebuilding a projection: drop its tables, run history through it again, report how far it is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from tidings.core.ports import Rewind
+from tidings.errors import NotFound
+from tidings.runtime.worker import Worker
+
+if TYPE_CHECKING:
+    from tidings.runtime.app import App
+
+
+async def rebuild(app: App, name: str, progress: Callable[[int, int], None] | None) -> None:
+    """See `App.rebuild`. Workers of the app may run meanwhile: their leases end with the rewind."""
+    for subscription in app.subscriptions():
+        if subscription.group == name and subscription.schema is not None and subscription.bootstrap is None:
+            break
+    else:
+        known = [each.group for each in app.subscriptions() if each.schema is not None and each.bootstrap is None]
+        msg = f"the app {app.name} has no projection {name!r}"
+        raise NotFound(msg, f"its projections: {', '.join(known) or 'none'}")
+    store, group = app.store, f"{app.name}.{name}"
+    await store.write(Rewind(group, subscription.schema or "", subscription.fingerprint))
+    total = await store.head()
+    worker: Worker = app.worker(only=name)
+    await worker.start()
+    try:
+        while not await worker.pumps[0].finished(total):
+            if progress is not None:
+                progress(min(total, await store.checkpoint(group)), total)
+            await asyncio.sleep(0.02)
+    finally:
+        await worker.drain(app.drain)
+    if progress is not None:
+        progress(total, total)

@@ -1,0 +1,63 @@
+"""Seeding replicas from the owner's current states, however late they start."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from tidings.core.ports import Seed, Store
+from tidings.errors import StoreError
+from tidings.runtime.pump import Pump
+
+log = logging.getLogger("tidings")
+
+PAGE = 1000
+"""States copied in one transaction."""
+
+
+class Seeding:
+    """Fills a replica from the owner's current states, page by page, while its pump follows the log.
+
+    Both may meet the same record: the owner's version decides, so their order does not matter.
+    """
+
+    def __init__(self, store: Store, pump: Pump) -> None:
+        """Args: pump: of the replica's subscription."""
+        self._store = store
+        self._pump = pump
+        self._part: Any = pump.subscription.handler.__self__  # type: ignore[attr-defined]
+
+    async def busy(self) -> bool:
+        """True while the bootstrap is unfinished."""
+        return await self._store.seeding(self._pump.group) is not None
+
+    async def run(self) -> None:
+        """Seed whenever a bootstrap is unfinished and this worker holds the group's first slot."""
+        while True:
+            try:
+                while 0 in self._pump.consumer.slots and (cursor := await self._store.seeding(self._pump.group)) is not None:
+                    await self._page(cursor)
+            except StoreError as error:
+                if not error.transient:
+                    raise
+                log.warning("%s: %s", self._pump.group, error)
+            await asyncio.sleep(0.2)
+
+    async def _page(self, cursor: str) -> None:
+        pump = self._pump
+        kind = pump.subscription.bootstrap
+        assert kind is not None  # noqa: S101 - for the type checker: a seeding exists only for replicas
+        head = await self._store.head()
+        page = await self._store.states(kind.name, cursor, PAGE)
+        last = None if len(page) < PAGE else page[-1].key
+        tx = pump.transaction()
+        try:
+            raw = await tx.begun()
+            await self._part.seed(page, tx)
+            await self._part.prune({state.key for state in page}, tx, after=cursor, until=last, before=head)
+            await raw.apply(Seed(pump.group, last))
+            await tx.commit()
+        except BaseException:
+            await tx.rollback()
+            raise

@@ -1,0 +1,165 @@
+"""The verbs of an app, written once: the async face awaits the store, the blocking face calls it on the spot."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from tidings.core.cloudevent import from_headers, from_json
+from tidings.core.message import check_key, message_type
+from tidings.core.ports import ANY, Append, Appended, Held, Op, Settle, Store, StoreTransaction
+from tidings.core.transaction import Readable
+from tidings.errors import BadArgument, NotAMessage, WrongVersion
+from tidings.runtime.clock import Clock
+from tidings.runtime.outgoing import Outgoing
+from tidings.runtime.transaction import OpenTransaction
+
+R = TypeVar("R")
+
+CONFLICTS = 50
+"""Times a command is decided anew when somebody else appended meanwhile."""
+
+
+class Reading:
+    """What a part needs to read one record outside a transaction."""
+
+    def __init__(self, store: Store) -> None:
+        """Args: store: read from what is committed."""
+        self._store = store
+
+    async def execute(self, sql: str, *params: Any) -> Found:
+        """Rows of one SELECT."""
+        return Found(await self._store.query(sql, params))
+
+    async def load(self, stream: str, after: int = 0) -> Sequence[tuple[str, bytes, int]]:
+        """(type, data, version) of a stream's events."""
+        return await self._store.load(stream, after)
+
+
+class Found:
+    """Rows that were read."""
+
+    rowcount = -1
+
+    def __init__(self, rows: list[tuple[Any, ...]]) -> None:
+        """Args: rows: all of them."""
+        self._rows = iter(rows)
+
+    def fetchone(self) -> tuple[Any, ...] | None:
+        """The next row or None."""
+        return next(self._rows, None)
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        """The rest of the rows."""
+        return list(self._rows)
+
+
+class Verbs:
+    """Publish, send, execute, append, get and query, over one way of reaching the store."""
+
+    def __init__(
+        self,
+        store: Store,
+        outgoing: Outgoing,
+        clock: Clock,
+        write: Callable[[Op], Awaitable[Any]],
+        begin: Callable[[], Awaitable[StoreTransaction]],
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        """Args: write, begin, sleep: the caller's way; those of a blocking caller never suspend."""
+        self.store = store
+        self.outgoing = outgoing
+        self.clock = clock
+        self._write = write
+        self._begin = begin
+        self._sleep = sleep
+
+    async def publish(
+        self,
+        messages: Sequence[object],
+        after: float | timedelta | None,
+        at: datetime | None,
+        id: str | None,
+        headers: Mapping[str, str] | None,
+    ) -> int:
+        """See `App.publish`."""
+        due = self.clock.due(after, at) if after is not None or at is not None else None
+        if id is None and headers is None:
+            envelope = self.outgoing.envelope
+            envelopes = [envelope(message) for message in messages]
+        else:
+            envelopes = self.outgoing.envelopes(messages, id=id, headers=headers)
+        if not envelopes:
+            return 0
+        appended: Appended = await self._write(Append(envelopes, ANY, due))
+        return appended.position
+
+    async def send(self, command: object, after: float | timedelta | None, at: datetime | None) -> int:
+        """See `App.send`."""
+        kind = message_type(type(command))
+        if kind.kind != "command":
+            msg = f"{kind.name} is sent, but it is no command; it is {kind.kind}"
+            raise NotAMessage(msg, "publish events and states; send what is declared with @command")
+        return await self.publish((command,), after, at, None, None)
+
+    async def append(self, decider: Any, key: object, events: Sequence[object], expected: int) -> int:
+        """See `App.append`."""
+        if isinstance(expected, bool) or not isinstance(expected, int) or expected < ANY:
+            msg = f"expected={expected!r}"
+            raise BadArgument(msg, "give the version the stream should have: 0 for none yet, 1 and up, or leave it out")
+        text = check_key(str(key), decider.name)
+        appended = await self._append(decider.stream(text), text, events, expected)
+        return appended.version or 0
+
+    async def _append(self, stream: str, key: str, events: Sequence[object], expected: int) -> Appended:
+        envelope = self.outgoing.envelope
+        appended: Appended = await self._write(
+            Append([envelope(event, stream=stream, key=key) for event in events], expected)
+        )
+        return appended
+
+    async def execute(self, decider: Any, command: object) -> int:
+        """See `App.execute`."""
+        key = decider.key_of(command)
+        stream = decider.stream(key)
+        rows: list[tuple[str, bytes, int]] = []
+        for attempt in range(CONFLICTS):
+            rows = [*rows, *await self.store.load(stream, rows[-1][2] if rows else 0)]
+            version = rows[-1][2] if rows else 0
+            events = decider.decide(decider.fold(decider.initial, rows), command)
+            if not events:
+                return await self.store.head()
+            try:
+                return (await self._append(stream, key, events, version)).position
+            except WrongVersion:
+                if attempt == CONFLICTS - 1:
+                    raise
+        raise AssertionError  # pragma: no cover - the loop returns or raises
+
+    async def get(self, part: Readable[R], key: object) -> R:
+        """See `App.get`."""
+        return await part.read(str(key), Reading(self.store))  # type: ignore[arg-type]
+
+    async def query(self, sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """See `App.query`."""
+        return await self.store.query(sql, params)
+
+    async def wait_for(self, group: str, subscription: Any, position: int, timeout: float) -> None:
+        """Return when a group reached a position; see `tidings.runtime.catchup.wait_for`."""
+        await wait_for(self.store, group, subscription, position, timeout, self._sleep, time.monotonic)
+
+    def transaction(self) -> OpenTransaction:
+        """A transaction of the caller's own."""
+        return OpenTransaction(self._begin, self.outgoing, self.clock)
+
+    async def receive(self, body: bytes, headers: Mapping[str, str]) -> int:
+        """See `App.receive`."""
+        envelope = from_headers(headers, body) if headers else from_json(body)
+        appended: Appended = await self._write(Append([envelope]))
+        return appended.position
+
+    async def keep(self, held: Held) -> None:
+        """Keep something in the table of held deliveries that no group has taken."""
+        await self._write(Settle(held.group, {}, hold=(held,)))

@@ -1,0 +1,206 @@
+"""A worker: a process (or part of one) that runs the subscriptions of an app.
+
+It tells the others that it lives, shares the slots of every group with them, wakes its pumps when the log grows, moves
+due timers to the log, and drains when asked to stop. A pump that fails is started again; the others do not notice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import zlib
+from collections.abc import Sequence
+
+from tidings.core.envelope import SLOTS
+from tidings.core.ports import Beat, Broker, Fire, Store
+from tidings.core.subscription import Subscription
+from tidings.errors import StoreError, StoreGone, TidingsError, UsageError
+from tidings.runtime.clock import MICROSECONDS, Clock
+from tidings.runtime.outgoing import Outgoing
+from tidings.runtime.pump import Pump
+from tidings.runtime.seeding import Seeding
+
+log = logging.getLogger("tidings")
+
+LOOK = 0.5
+"""Seconds between looks for timers that another process stored."""
+
+
+class Worker:
+    """Runs subscriptions until stopped.
+
+    Attributes:
+        member: Its identity among the workers of the app.
+        pumps: One per subscription.
+    """
+
+    def __init__(
+        self,
+        app: str,
+        store: Store,
+        broker: Broker,
+        subscriptions: Sequence[Subscription],
+        outgoing: Outgoing,
+        clock: Clock,
+        *,
+        lease: float,
+        member: str | None = None,
+    ) -> None:
+        """Args: app: its name. lease: seconds after which a silent worker's slots go to the others."""
+        self.app = app
+        self.member = member or f"{socket.gethostname()}-{os.getpid()}-{clock.id()[-6:]}"
+        self.store = store
+        self.clock = clock
+        self.lease = lease
+        self.pumps = [
+            Pump(store, each, broker.consumer(each, f"{app}.{each.group}", self.member, lease), outgoing, clock)
+            for each in subscriptions
+        ]
+        self.seedings = [Seeding(store, pump) for pump in self.pumps if pump.subscription.bootstrap is not None]
+        self._stop = asyncio.Event()
+        self._timers = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._failure: BaseException | None = None
+
+    # ---- starting and stopping -----------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Join the groups, claim slots, and start pumping.
+
+        Raises:
+            GroupConflict: Another handler holds one of the groups.
+            ProjectionChanged: A projection's code changed without a rebuild.
+        """
+        for pump in self.pumps:
+            waiting = await pump.consumer.join()
+            if waiting:
+                log.info("%s is new: it starts with %d retained events", pump.group, waiting)
+        await self._beat()
+        loops = [self._keep_beating(), self._keep_watching(), self._keep_time()]
+        loops += [self._keep_pumping(pump) for pump in self.pumps]
+        loops += [seeding.run() for seeding in self.seedings]
+        self._tasks = [asyncio.create_task(each) for each in loops]
+        for task in self._tasks:
+            task.add_done_callback(self._ended)
+
+    def stop(self) -> None:
+        """Ask for a drain; returns at once."""
+        self._stop.set()
+
+    async def wait(self) -> None:
+        """Return when asked to stop.
+
+        Raises:
+            StoreError: The store went away for good.
+        """
+        await self._stop.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    async def drain(self, seconds: float) -> int:
+        """Stop taking, let running handlers end within `seconds`, release the rest.
+
+        Returns:
+            How many deliveries were cut short; they are not acknowledged and come again.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        for pump in self.pumps:
+            pump.stopping = True
+            pump.wake.set()
+        pumping = [task for task in self._tasks if task.get_coro().__name__ == "_keep_pumping"]  # type: ignore[union-attr]
+        if pumping:
+            await asyncio.wait(pumping, timeout=max(0.0, deadline - loop.time()))
+        for task in pumping:
+            task.cancel()
+        await asyncio.gather(*pumping, return_exceptions=True)
+        try:
+            cut = sum(await asyncio.gather(*(pump.drain(deadline) for pump in self.pumps)))
+            await self.store.write(Beat(self.app, self.member, self.lease, leaving=True))
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        return cut
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failure = error
+            self._stop.set()
+
+    # ---- loops ---------------------------------------------------------------------------------------------------
+
+    async def _keep_pumping(self, pump: Pump) -> None:
+        pause = 0.05
+        while not pump.stopping:
+            try:
+                await pump.run()
+            except (StoreGone, UsageError):
+                raise
+            except Exception:
+                log.exception("%s: the subscription failed; it starts again in %.1f s", pump.group, pause)
+                pump.reset()
+                await asyncio.sleep(pause)
+                pause = min(5.0, pause * 2)
+
+    async def _keep_beating(self) -> None:
+        while True:
+            await asyncio.sleep(min(self.lease / 3, 2.0))
+            try:
+                await self._beat()
+            except StoreError as error:
+                if not error.transient:
+                    raise
+                log.error("%s: %s", self.app, error)  # noqa: TRY400 - expected while the store is full or away
+
+    async def _beat(self) -> None:
+        members: Sequence[str] = await self.store.write(Beat(self.app, self.member, self.lease))
+        await asyncio.gather(*(pump.claim(share(pump, self.member, members)) for pump in self.pumps))
+
+    async def _keep_watching(self) -> None:
+        head = await self.store.head()
+        while True:
+            await self.store.grown(head, 5.0)
+            head = await self.store.head()
+            for pump in self.pumps:
+                pump.wake.set()
+
+    async def _keep_time(self) -> None:
+        while True:
+            due = await self.store.next_timer()
+            now = self.clock.now()
+            if due is not None and due <= now:
+                try:
+                    await self.store.write(Fire(now))
+                except TidingsError as error:
+                    if not error.transient:
+                        raise
+                    await asyncio.sleep(LOOK)
+                continue
+            pause = LOOK if due is None else min(LOOK, (due - now) / MICROSECONDS)
+            await asyncio.sleep(max(0.001, pause))
+
+    # ---- idleness ------------------------------------------------------------------------------------------------
+
+    async def idle(self) -> bool:
+        """True when every group has finished the log and nothing waits for another attempt."""
+        if not all(pump.idle for pump in self.pumps):
+            return False
+        head = await self.store.head()
+        for pump in self.pumps:
+            if await self.store.next_due(pump.group, range(SLOTS)) is not None:
+                return False
+            if not await pump.finished(head):
+                return False
+        return not any([await seeding.busy() for seeding in self.seedings])
+
+
+def share(pump: Pump, member: str, members: Sequence[str]) -> int:
+    """How many slots of a group a worker should hold: an even share; a single slot goes to one worker by name."""
+    known = sorted({*members, member})
+    slots, mine = pump.subscription.slots, known.index(member)
+    first = zlib.crc32(pump.group.encode()) % len(known)
+    turn = (mine - first) % len(known)  # so that remainders do not all go to the same worker
+    return slots // len(known) + (1 if turn < slots % len(known) else 0)
