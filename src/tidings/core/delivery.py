@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from datetime import UTC, datetime, timedelta
 
 from tidings.core.outcome import Again, Dead
@@ -24,7 +23,7 @@ _MICROSECONDS = 1_000_000
 _LONGEST_WAIT = 100 * 365 * 86_400.0  # seconds; beyond it nobody waits, and times still have a date
 
 
-def settle(
+def settle(  # noqa: PLR0917 - one value for each column of the table below
     row: Held | None,
     delivery: Delivery,
     error: BaseException,
@@ -111,8 +110,8 @@ def printable(text: str, keep: str = "") -> str:
 
 def _wait(retry: Retry, error: BaseException, attempt: int, draw: float) -> float | None:
     wait = retry.for_error(error).wait(attempt, draw)
-    if wait is not None and isinstance(error, Again) and error.after is not None and not math.isnan(error.after):
-        return min(max(error.after, 0.0), _LONGEST_WAIT)
+    if wait is not None and isinstance(error, Again) and error.after is not None:
+        return min(error.after, _LONGEST_WAIT)
     return wait
 
 

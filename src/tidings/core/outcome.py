@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from tidings.core.retry import seconds
 
-class Again(Exception):  # noqa: N818 - an outcome a handler raises, read as a sentence: `raise Again(after=5)`
+
+class Again(Exception):
     """Raise it in a handler to have the delivery tried again after a delay of its choosing.
 
     It counts as an attempt; when the attempts are used up the delivery becomes a dead letter.
@@ -13,15 +15,18 @@ class Again(Exception):  # noqa: N818 - an outcome a handler raises, read as a s
     Args:
         reason: Why, for the attempt log.
         after: Seconds (or a timedelta) until the next attempt; None lets the retry policy decide.
+
+    Raises:
+        BadArgument: `after` is negative, infinite or not a number.
     """
 
     def __init__(self, reason: str = "asked to try again", *, after: float | timedelta | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.after = after.total_seconds() if isinstance(after, timedelta) else after
+        self.after = None if after is None else seconds(after, "Again(after)")
 
 
-class Dead(Exception):  # noqa: N818 - an outcome a handler raises, read as a sentence: `raise Dead("no such order")`
+class Dead(Exception):
     """Raise it in a handler to make the delivery a dead letter at once, without further attempts."""
 
     def __init__(self, reason: str) -> None:
