@@ -179,6 +179,10 @@ async def prepare(shop: Shop) -> None:
         await app.run(until_idle=True)
 
 
+def give_up(tag: str) -> None:
+    raise Wished(tag)
+
+
 class Publisher:
     """Publishes in every way there is, and records what it was told.
 
@@ -253,7 +257,7 @@ class Publisher:
                 await tx.execute("INSERT INTO business (tag) VALUES (?)", tag)
                 await tx.publish(*orders)
                 if gives_up:
-                    raise Wished(tag)
+                    give_up(tag)
         except Wished:
             self.shop.note("commit", "fail", txn=tag, reason="Wished")
         except OutcomeUnknown:

@@ -47,9 +47,9 @@ def check(history: Iterable[Record], final: Final) -> Report:
 
 def _log(evidence: Evidence, verdicts: Verdicts) -> None:
     """G14: positions have no gaps. G9: a producer's messages of one key stand in its order. G4: no id stands twice."""
-    for before, after in pairwise(evidence.final.log):
+    for first, second in pairwise(evidence.final.log):
         verdicts["G14"].expect(
-            after.position == before.position + 1, f"position {after.position} follows {before.position}"
+            second.position == first.position + 1, f"position {second.position} follows {first.position}"
         )
     last: dict[tuple[str, str | None], int] = {}
     for envelope in evidence.final.log:
@@ -165,7 +165,7 @@ def _ordered(evidence: Evidence, verdicts: Verdicts, group: Group) -> None:
 
 def _dead(evidence: Evidence, verdicts: Verdicts, group: Group) -> None:
     """G20: a dead letter has the original, the reason and all attempts. G21: what cannot be read becomes one."""
-    unreadable = {r.id for r in evidence.ops["publish"] if r.ph == "invoke" and r.reason == "unreadable"}
+    unreadable = {r.id or "" for r in evidence.ops["publish"] if r.ph == "invoke" and r.reason == "unreadable"}
     held = evidence.held[group.name]
     for id_ in unreadable & evidence.by_id.keys():
         if evidence.by_id[id_][0].type in group.types:

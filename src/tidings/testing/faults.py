@@ -15,7 +15,8 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from pathlib import Path
 
 from tidings.testing.history import History
 
@@ -138,15 +139,42 @@ def strace_reason() -> str | None:
     return None if done.returncode == 0 else f"strace may not trace here: {done.stderr.strip().splitlines()[-1:]}"
 
 
-def injected(command: Sequence[str], call: str, fault: str, when: str, log: str | None = None) -> list[str]:
-    """The command with a fault in its system calls.
+class Tracing:
+    """strace on a running process and all its threads: breaks chosen system calls, or writes down what they did.
 
     Args:
-        command: Program and arguments; its child processes are included.
-        call: The system call, as "fdatasync"; several are joined by commas.
-        fault: "signal=SIGKILL" or "error=EIO".
-        when: Which call: "3" for the third, "3+" from the third on.
-        log: File for the trace; nothing is kept if not given.
+        pid: The process; it waits for something while strace takes hold of it.
+        options: Of strace: what to trace, and with which fault.
     """
-    inject = f"inject={call}:{fault}:when={when}"
-    return ["strace", "-f", "-qq", "-o", log or os.devnull, "-e", f"trace={call}", "-e", inject, *command]
+
+    def __init__(self, pid: int, *options: str) -> None:
+        command = ["strace", "-f", "-qq", *options, "-p", str(pid)]
+        self._strace = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # noqa: S603
+        end = time.monotonic() + 10.0
+        status = Path(f"/proc/{pid}/status")
+        while "TracerPid:\t0" in status.read_text("utf-8"):
+            if self._strace.poll() is not None or time.monotonic() > end:
+                _, said = self._strace.communicate()
+                raise RuntimeError(f"strace could not take hold of process {pid}: {said.decode()}")
+            time.sleep(0.001)
+
+    @classmethod
+    def breaking(cls, pid: int, call: str, fault: str, when: str) -> Tracing:
+        """Make system calls fail.
+
+        Args:
+            pid: The process.
+            call: The system call, as "fdatasync"; several are joined by commas, and each counts for itself.
+            fault: "signal=SIGKILL" or "error=EIO".
+            when: Which call: "3" for the third, "3+" from the third on.
+        """
+        return cls(pid, "-o", os.devnull, "-e", f"trace={call}", "-e", f"inject={call}:{fault}:when={when}")
+
+    @classmethod
+    def recording(cls, pid: int, calls: str, log: Path) -> Tracing:
+        """Write down system calls with all their data and the paths of their files."""
+        return cls(pid, "-xx", "-y", "-s", str(1 << 24), "-o", str(log), "-e", f"trace={calls}")
+
+    def end(self) -> None:
+        """Wait until strace let go; the process has ended or ends now."""
+        self._strace.communicate(timeout=30)

@@ -1,0 +1,143 @@
+"""The processes of the fault tests: what runs in the children, and how a run is brought to its end and judged."""
+
+import asyncio
+import itertools
+import logging
+import os
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.faults.workload import FileLedger, Publisher, Shop, final, judge, prepare, read_ledger
+from tidings.core.ports import Redrive
+from tidings.testing.evidence import Final
+from tidings.testing.faults import Child, Ready
+from tidings.testing.history import History
+from tidings.testing.verdict import Report
+
+Mutant = Callable[[], object]
+
+
+@dataclass
+class Scene:
+    """One run: a folder with the store, the history, the ledger and the log of its processes.
+
+    Args:
+        folder: Empty at first.
+        mutant: Breaks the product on purpose, inside every child.
+        options: For the App.
+    """
+
+    folder: Path
+    mutant: Mutant | None = None
+    options: dict[str, object] | None = None
+
+    def __post_init__(self) -> None:
+        self.history = History(self.folder / "history.jsonl")
+        self.serial = itertools.count(1)
+        self.children: list[Child] = []
+
+    @property
+    def url(self) -> str:
+        return f"sqlite:///{self.folder}/shop.db"
+
+    def shop(self, **more) -> Shop:
+        """A shop that leaves its traces in this scene, in the calling process."""
+        history = History(self.folder / "history.jsonl")
+        return Shop(
+            self.url,
+            history.note,
+            FileLedger(self.folder / "ledger.jsonl"),
+            os.getpid(),
+            options=self.options or {},
+            **more,
+        )
+
+    def child(self, main: Callable[[Ready], object]) -> Child:
+        """Fork a process of this scene."""
+
+        def run(ready: Ready) -> object:
+            logging.basicConfig(filename=self.folder / "log.txt", format="%(process)d %(levelname)s %(message)s")
+            if self.mutant is not None:
+                self.mutant()
+            return main(ready)
+
+        child = Child(run, self.history)
+        self.children.append(child)
+        return child
+
+    def prepare(self) -> None:
+        """Make the store and the tables, in a process of its own: nothing is opened before a fork."""
+        assert self.child(lambda _: asyncio.run(prepare(self.shop()))).wait() == 0, self.log()
+
+    def publisher(self, rounds: int | None = None, **attributes) -> Child:
+        """A process that publishes until it is killed, or for some rounds."""
+        number = next(self.serial)
+
+        async def main(ready: Ready) -> None:
+            shop = self.shop()
+            async with shop.app:
+                publisher = Publisher(shop, f"p{number}", random.Random(number))
+                for name, value in attributes.items():
+                    setattr(publisher, name, value)
+                ready()
+                await publisher.run(rounds)
+
+        return self.child(lambda ready: asyncio.run(main(ready)))
+
+    def worker(self, *, pause: Callable[[str], object] | None = None) -> Child:
+        """A process that works until it is told to stop."""
+
+        async def main(ready: Ready) -> None:
+            shop = self.shop(pause=pause)
+            async with shop.app as app:
+                running = asyncio.ensure_future(app.run())
+                while app._worker is None or not app._worker._tasks:
+                    await asyncio.sleep(0.001)
+                    if running.done():
+                        break
+                ready()
+                await running
+
+        return self.child(lambda ready: asyncio.run(main(ready)))
+
+    def heal(self, *, redrive: bool = True) -> None:
+        """All faults are off: one worker finishes the work. Dead letters that only kills explain are redriven once."""
+
+        async def main() -> None:
+            shop = self.shop()
+            async with shop.app as app:
+                await app.run(until_idle=True)
+                dead = [held.id for held in await app.store.held(state="dead") if "Wished" not in held.reason]
+                if dead and redrive:
+                    await app.store.write(Redrive(dead))
+                    await app.run(until_idle=True)
+
+        healer = self.child(lambda _: asyncio.run(main()))
+        assert healer.wait(timeout=120) == 0, self.log()
+
+    def final(self, **more) -> Final:
+        """Everything that is found, read in this process after the last child has ended."""
+
+        async def main() -> Final:
+            shop = self.shop()
+            async with shop.app:
+                return await final(shop, read_ledger(self.folder / "ledger.jsonl"), **more)
+
+        return asyncio.run(main())
+
+    def report(self, **more) -> Report:
+        """The verdicts on this scene."""
+        return judge(self.folder / "history.jsonl", self.final(**more))
+
+    def log(self) -> str:
+        """The last lines that the processes logged."""
+        path = self.folder / "log.txt"
+        return "\n".join(path.read_text().splitlines()[-40:]) if path.exists() else ""
+
+    def close(self) -> None:
+        """End what is left."""
+        for child in self.children:
+            child.end()
+        self.history.close()
