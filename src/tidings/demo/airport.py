@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tidings import App
+from tidings import App, run
 from tidings.demo import aircraft, alerts, board, flights
 from tidings.demo.feed import Feed
 from tidings.demo.names import publish_names
@@ -37,6 +37,7 @@ class Airport:
         self.apps = (self.names, self.tower, self.flights, self.board, self.alerts, self.aircraft)
         self.feed = Feed(self.tower, data, speed=speed)
         self.lines = lines
+        self.groups = {f"{app.name}.{each.group}" for app in self.apps for each in app.subscriptions()}
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -56,26 +57,22 @@ class Airport:
         """Run all apps, and show how far they are, until nothing is left to do.
 
         Raises:
-            Stopped: They were asked to stop before.
+            Stopped: They were asked to stop before, by a signal.
         """
         async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(app.run()) for app in self.apps]
+            running = tasks.create_task(run(*self.apps))
             feeding = tasks.create_task(self._feed())
-            while True:
+            while not running.done():
                 began = time.monotonic()
                 status, quiet = await self._look()
                 show(status)
-                done = feeding.done() and quiet
-                if done or any(task.done() for task in running):
-                    break
-                # Looking costs something when much is waiting: spend no more than a tenth of the time on it.
+                if quiet and feeding.done():
+                    self.board.stop()  # and the others with it
+                    return status
+                # Looking costs something while much is waiting: spend no more than a tenth of the time on it.
                 await asyncio.sleep(max(0.05, 9 * (time.monotonic() - began)))
             feeding.cancel()
-            for app in self.apps:
-                app.stop()
-        if not done:
-            raise Stopped
-        return status
+        raise Stopped
 
     async def _feed(self) -> None:
         await publish_names(self.names)
@@ -84,7 +81,7 @@ class Airport:
     async def _look(self) -> tuple[Status, bool]:
         """How far everything is, and whether nothing is left to do."""
         store = self.board.store
-        groups = {group.group: group for group in await store.backlog()}
+        groups = {group.group: group for group in await store.backlog() if group.group in self.groups}
         lag = {name: group.lag for name, group in groups.items()}
         decided = max(0, self.feed.fed - lag.get("flights.flight", 0))
         [(mails,)] = await store.query("SELECT count(*) FROM mail")
@@ -98,4 +95,5 @@ class Airport:
             dead=sum(group.dead for group in groups.values()),
             time=self.feed.time,
         )
-        return status, not any(group.lag or group.retrying for group in groups.values())
+        waiting = [name for name, group in groups.items() if group.lag or group.retrying or await store.seeding(name)]
+        return status, groups.keys() == self.groups and not waiting
