@@ -35,8 +35,7 @@ class Column:
         name: Of the field and of the column.
         json_name: Of the field in JSON, which differs where the class renames it.
         kind: What is stored: a plain value, the text of a JSON string, or JSON.
-        null: True where NULL may stand: for None, and for a field that is not set.
-        none: True where NULL means None.
+        null: True where NULL may stand, for None.
         exact: True where the value is stored as it is.
     """
 
@@ -44,7 +43,6 @@ class Column:
     json_name: str
     kind: Kind
     null: bool
-    none: bool
     exact: bool
 
     @property
@@ -89,9 +87,7 @@ class Columns:
         row: list[Any] = []
         for column in self.columns:
             value = getattr(record, column.name) if values is None else values[column.name]
-            if value is None or value is msgspec.UNSET:
-                row.append(None)
-            elif column.exact:
+            if column.exact or value is None:
                 row.append(value)
             elif column.kind == "json":
                 row.append(encode_json(value).decode())
@@ -107,12 +103,9 @@ class Columns:
         """
         fields: dict[str, Any] = {}
         for column, value in zip(self.columns, row, strict=True):
-            if value is None:
-                if column.none:
-                    fields[column.json_name] = None
-            elif column.kind == "json":
+            if column.kind == "json" and value is not None:
                 fields[column.json_name] = msgspec.Raw(value.encode())
-            elif column.kind == "bool":
+            elif column.kind == "bool" and value is not None:
                 fields[column.json_name] = bool(value)
             else:
                 fields[column.json_name] = value
@@ -134,11 +127,11 @@ def _fields(kind: MessageType) -> list[tuple[str, str]]:
 def _column(kind: MessageType, name: str, json_name: str, owner: str) -> Column:
     check_table(name, owner)
     members = [getattr(member, "__supertype__", member) for member in flatten(kind.hints[name])]
-    present = [member for member in members if member not in (NoneType, None, msgspec.UnsetType)]
+    present = [member for member in members if member not in (NoneType, None)]
     found = {_kind(member) for member in present}
     plain, exact = found.pop() if len(found) == 1 else ("json", False)
-    none = len(present) < len(members) or Any in members or object in members
-    return Column(name, json_name, plain, none, NoneType in members or None in members or Any in members, exact)
+    null = len(present) < len(members) or any(member in (Any, object) for member in members)
+    return Column(name, json_name, plain, null, exact)
 
 
 def _kind(hint: Any) -> tuple[Kind, bool]:

@@ -247,8 +247,8 @@ class Decider(Generic[S, C, E]):
             raise BadDeclaration(f"decider {self.name}: {where}: {error.what}", cure) from error
         for kind in found.types:
             if kind.kind != wanted:
-                msg = f"decider {self.name}: {role} takes {kind.name}, which is a {kind.kind}"
-                raise BadDeclaration(msg, f"declare the class with @{wanted}")
+                msg = f"decider {self.name}: {role} takes {kind.name}, which is declared with @{kind.kind}"
+                raise BadDeclaration(msg, f"leave it out, or declare it with @{wanted}")
         return found.types
 
 

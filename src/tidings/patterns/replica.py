@@ -48,7 +48,7 @@ class Replica(Generic[S]):
     ) -> None:
         self.state = message_type(state)
         if self.state.kind != "state":
-            msg = f"Replica({self.state.name}): it is a {self.state.kind}"
+            msg = f"Replica({self.state.name}): the class is declared with @{self.state.kind}"
             raise BadDeclaration(msg, "replicas keep states; for events write a Projection")
         self.table = check_table(table or re.sub(r"\W", "_", str(self.state.topic)), f"Replica({self.state.name})")
         self.name = check_name(name or self.table, f"Replica({self.state.name})")

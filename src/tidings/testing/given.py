@@ -186,7 +186,7 @@ class Table:
         connection = sqlite3.connect(":memory:")
         try:
             connection.executescript(str(self._subscription.schema))
-            tx = _MemoryTransaction(connection)
+            tx = TableTransaction(connection)
             for message, envelope in self._envelopes:
                 given_to = {"tx": tx, "envelope": envelope}
                 await self._subscription.handler(message, *(given_to[each] for each in self._subscription.takes))
@@ -195,36 +195,47 @@ class Table:
             connection.close()
 
 
-class _MemoryTransaction:
-    """A transaction of a projection or replica: its own tables and nothing else."""
+class TableTransaction:
+    """A transaction for projections and replicas: SQL on a connection of `sqlite3`, and nothing else.
+
+    Args:
+        connection: To a database that has the tables.
+    """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
     async def execute(self, sql: str, *params: Any) -> Any:
+        """Run one statement."""
         return self._connection.execute(sql, params)
 
     async def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Run one statement for many rows."""
         self._connection.executemany(sql, rows)
 
     async def get(self, part: Readable[R], key: object) -> R:
+        """The record of a key."""
         return await part.read(str(key), self)
 
     async def load(self, stream: str, after: int = 0) -> NoReturn:
+        """Refuse: there are no streams."""
         raise BadArgument(f"given(...) has no stream {stream} to load after {after}", "test this with an app in memory")
 
     async def publish(
         self, *messages: object, after: float | timedelta | None = None, at: datetime | None = None
     ) -> NoReturn:
+        """Refuse: a rebuild would publish again."""
         shown = f"{messages!r}{f' after {after}' if after else ''}{f' at {at}' if at else ''}"
         raise BadArgument(f"it published {shown}", "a rebuild would do so again: publish in a handler with `@app.on`")
 
     async def send(
         self, command: object, *, after: float | timedelta | None = None, at: datetime | None = None
     ) -> NoReturn:
+        """Refuse, like publish."""
         await self.publish(command, after=after, at=at)
 
     async def append(self, stream: str, key: str, events: Sequence[object], expected: int = ANY) -> NoReturn:
+        """Refuse, like publish."""
         await self.publish(stream, key, expected, *events)
 
 
