@@ -1,0 +1,76 @@
+"""Operations to SQL, by type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tidings.core.ports import Append, Beat, Claim, Fire, Join, Op, Redrive, Rewind, Seed, Settle
+from tidings.errors import TidingsError
+from tidings.stores.sqlite import groups, held, leases, log
+from tidings.stores.sqlite.changes import Changes
+from tidings.stores.sqlite.failures import is_the_store_s
+
+APPLY: dict[type, Callable[[Changes, Any], Any]] = {
+    Append: log.append,
+    Fire: log.fire,
+    Settle: held.settle,
+    Redrive: held.redrive,
+    Join: groups.join,
+    Seed: groups.seed,
+    Rewind: groups.rewind,
+    Claim: leases.claim,
+    Beat: leases.beat,
+}
+"""Each checks first and writes then, so that a refusal leaves nothing behind; except those that are risky."""
+
+
+def is_risky(op: Op) -> bool:
+    """True where an operation may be refused half-way, so that it needs a savepoint.
+
+    Schemas are SQL of others; a later append is checked against the timers set before it.
+    """
+    kind = type(op)
+    return kind is Join or kind is Rewind or (kind is Settle and bool(op.later))  # type: ignore[union-attr]
+
+
+def is_durable(op: Op) -> bool:
+    """False where the operation must survive the process but not the machine.
+
+    Leases need not: a machine that lost power has no worker left that could hold one.
+    """
+    kind = type(op)
+    if kind is Settle:
+        return bool(op.durable)  # type: ignore[union-attr]
+    return kind is not Claim and kind is not Beat
+
+
+def apply_alone(changes: Changes, op: Op) -> Any:
+    """Apply an operation in a savepoint of its own: at once, and whatever fails leaves nothing behind."""
+    changes.flush()
+    connection = changes.connection
+    function = APPLY[type(op)]
+    careful = changes.careful
+    connection.execute("SAVEPOINT tidings_op")
+    try:
+        try:
+            result = function(changes, op)
+            changes.flush()
+        except Exception as error:
+            if careful or isinstance(error, TidingsError) or is_the_store_s(error):
+                raise
+            connection.execute("ROLLBACK TO tidings_op")
+            changes.forget()
+            changes.careful = True
+            result = function(changes, op)
+            changes.flush()
+    except BaseException:
+        if connection.in_transaction:  # a full disk ends the transaction by itself
+            connection.execute("ROLLBACK TO tidings_op")
+            connection.execute("RELEASE tidings_op")
+        changes.forget()
+        raise
+    finally:
+        changes.careful = careful
+    connection.execute("RELEASE tidings_op")
+    return result

@@ -1,0 +1,86 @@
+"""One transaction's changes: what it has read once, and what it will write in one go."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import Any
+
+from tidings.stores.sqlite.files import Presence
+
+INSERT_LOG = "INSERT INTO tidings_log VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+UPSERT_STATE = (
+    "INSERT INTO tidings_state VALUES (?,?,?,?,?,?) ON CONFLICT (type, key) DO UPDATE SET "
+    "version = excluded.version, position = excluded.position, time = excluded.time, data = excluded.data"
+)
+
+
+class Changes:
+    """State of a transaction under way on the write connection.
+
+    Appends of many callers become one `executemany`; so rows wait in `rows` until `flush`. Nothing but a violated
+    unique index, or a value SQLite cannot store, can make a flush fail; then the whole batch is rolled back and each
+    operation is applied again, `careful`.
+
+    Attributes:
+        connection: The write connection, inside a transaction.
+        now: Lease clock, seconds.
+        presence: Says which members live.
+        careful: Look ids up before inserting them, and insert at once.
+        rows: Log rows to insert.
+        states: (type, key) -> row of the table of current states.
+        versions: Stream -> version after the rows so far.
+        grew: True when waiting readers have a reason to look.
+    """
+
+    __slots__ = ("_head", "careful", "connection", "grew", "now", "presence", "rows", "states", "versions")
+
+    def __init__(self, connection: sqlite3.Connection, now: Callable[[], float], presence: Presence) -> None:
+        """Args: connection: where. now: the lease clock. presence: who lives."""
+        self.connection = connection
+        self.now = now
+        self.presence = presence
+        self.careful = False
+        self.rows: list[list[Any]] = []
+        self.states: dict[tuple[str, str], tuple[Any, ...]] = {}
+        self.versions: dict[str, int] = {}
+        self.grew = False
+        self._head: int | None = None
+
+    def forget(self) -> None:
+        """Start anew: a transaction begins, or something was undone."""
+        self._head = None
+        self.rows.clear()
+        self.states.clear()
+        self.versions.clear()
+
+    @property
+    def known_head(self) -> int | None:
+        """The last position if this transaction had to know it."""
+        return self._head
+
+    @property
+    def head(self) -> int:
+        """Last position of the log, rows not yet flushed included."""
+        if self._head is None:
+            row = self.connection.execute("SELECT max(position) FROM tidings_log").fetchone()
+            self._head = row[0] or 0
+        return self._head
+
+    @head.setter
+    def head(self, position: int) -> None:
+        self._head = position
+
+    def flush(self) -> None:
+        """Write the rows that wait."""
+        if self.rows:
+            rows = self.rows
+            if len(rows) == 1:
+                self.connection.execute(INSERT_LOG, rows[0])
+            else:
+                self.connection.executemany(INSERT_LOG, rows)
+            rows.clear()
+            self.grew = True
+        if self.states:
+            self.connection.executemany(UPSERT_STATE, self.states.values())
+            self.states.clear()

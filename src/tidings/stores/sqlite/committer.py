@@ -1,0 +1,267 @@
+"""The write connection: commits, many operations at once, transactions of others, and checkpoints.
+
+Everything here happens on one thread at a time (the writer sees to that) and inside the turnstile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tidings.core.ports import Op
+from tidings.errors import OutcomeUnknown, StoreGone, TidingsError
+from tidings.stores.sqlite.apply import APPLY, apply_alone, is_durable, is_risky
+from tidings.stores.sqlite.changes import Changes
+from tidings.stores.sqlite.connection import connect, prepare
+from tidings.stores.sqlite.failures import code_of, explain, is_the_store_s
+from tidings.stores.sqlite.files import Presence, Turnstile
+
+Outcome = tuple[Any, BaseException | None]
+
+PASSIVE_AFTER = 4 << 20
+"""Bytes of WAL, estimated, after which a checkpoint copies what no reader needs any more."""
+TRUNCATE_AFTER = 64 << 20
+"""Bytes of WAL after which a checkpoint waits a little for readers, to start the file anew."""
+_PAGE = 4096
+_CAREFUL_BATCHES = 64
+_LOOK_EVERY = 0.2
+
+
+class Committer:
+    """Owns the write connection of a store."""
+
+    def __init__(
+        self, path: Path, turnstile: Turnstile, presence: Presence, clock: Callable[[], float], *, volatile: bool
+    ) -> None:
+        """Open it, creating the store where there is none."""
+        self.path = path
+        self._file = str(path)
+        self._wal = f"{path}-wal"
+        self._turnstile = turnstile
+        self._volatile = volatile
+        turnstile.enter()
+        try:
+            self.connection = prepare(path, volatile=volatile)
+        finally:
+            turnstile.leave()
+        self.changes = Changes(self.connection, clock, presence)
+        self.head = self.changes.head
+        self.checked: set[str] = set()  # statements of handlers that were looked at
+        self._durable = True
+        self._careful = 0
+        self._since_checkpoint = 0
+        self._changed_before = 0
+        self._looked = 0.0
+        self._identity = self._look(self._file)
+        self._wal_identity = self._look(self._wal)
+
+    # ---- commits -----------------------------------------------------------------------------------------------------
+
+    def commit_all(self, ops: Sequence[Op]) -> tuple[list[Outcome], bool]:
+        """Apply operations in order in one commit. Returns (result, error) of each, and whether readers should look."""
+        durable = self._volatile or any(map(is_durable, ops))
+        try:
+            self._enter(durable=durable)
+        except (sqlite3.Error, TidingsError) as error:
+            return [(None, explain(error, self._file)) for _ in ops], False
+        try:
+            outcomes = self._apply_all(ops)
+            self._commit()
+        except (sqlite3.Error, TidingsError) as error:
+            return [(None, explain(error, self._file)) for _ in ops], False
+        finally:
+            self._leave()
+        return outcomes, self.changes.grew
+
+    def begin(self) -> None:
+        """Open a transaction for somebody else; `finish` ends it.
+
+        Raises:
+            StoreError: The store cannot be written.
+        """
+        try:
+            self._enter(durable=True)
+        except sqlite3.Error as error:
+            raise explain(error, self._file) from error
+        self.changes.careful = False
+
+    def finish(self, *, commit: bool) -> bool:
+        """End the open transaction; returns whether readers should look.
+
+        Raises:
+            StoreError: It was not committed.
+            OutcomeUnknown: It may or may not have been committed.
+        """
+        try:
+            if commit:
+                self._commit()
+        except sqlite3.Error as error:
+            raise explain(error, self._file) from error
+        finally:
+            self._leave()
+        return commit and self.changes.grew
+
+    def _enter(self, *, durable: bool) -> None:
+        """Pass the turnstile and begin; on failure it is left again."""
+        self._turnstile.enter()
+        try:
+            self._check_files()
+            connection = self.connection
+            if durable is not self._durable and not self._volatile:
+                connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                self._durable = durable
+            connection.execute("BEGIN IMMEDIATE")
+            self._changed_before = connection.total_changes
+            self.changes.forget()
+            self.changes.grew = False
+        except BaseException:
+            self._turnstile.leave()
+            raise
+
+    def _leave(self) -> None:
+        """Undo what was not committed, and let the next process in."""
+        try:
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+                self.changes.forget()
+        except sqlite3.Error:
+            self._reopen()
+        finally:
+            self._turnstile.leave()
+
+    def _commit(self) -> None:
+        connection = self.connection
+        changes = self.changes
+        try:
+            connection.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            if code_of(error) != sqlite3.SQLITE_IOERR:
+                raise
+            self._reopen()
+            raise OutcomeUnknown(
+                f"{self._file}: the disk failed during a commit: {error}",
+                "check the disk; sending the same id again is safe",
+                path=self._file,
+            ) from error
+        self._since_checkpoint += 3 * _PAGE + 700 * (connection.total_changes - self._changed_before)
+        self.head = changes.known_head or self.head
+
+    def explained(self, error: sqlite3.OperationalError) -> Exception:
+        """The error a handler should see: its own mistakes as SQLite says them, the store's troubles as ours."""
+        return explain(error, self._file) if is_the_store_s(error) else error
+
+    @property
+    def changed(self) -> bool:
+        """True when the open transaction changed something."""
+        return self.connection.total_changes != self._changed_before
+
+    def _apply_all(self, ops: Sequence[Op]) -> list[Outcome]:
+        changes = self.changes
+        if self._careful:
+            self._careful -= 1
+            return self._apply_carefully(ops)
+        changes.careful = False
+        outcomes: list[Outcome] = []
+        try:
+            for op in ops:
+                try:
+                    outcomes.append((apply_alone(changes, op) if is_risky(op) else APPLY[type(op)](changes, op), None))
+                except TidingsError as error:
+                    outcomes.append((None, error))
+            changes.flush()
+        except Exception as error:
+            if is_the_store_s(error):
+                raise
+            if isinstance(error, sqlite3.IntegrityError):  # ids come again: look first for a while
+                self._careful = _CAREFUL_BATCHES
+            self.connection.execute("ROLLBACK")
+            self.connection.execute("BEGIN IMMEDIATE")
+            changes.forget()
+            return self._apply_carefully(ops)
+        return outcomes
+
+    def _apply_carefully(self, ops: Sequence[Op]) -> list[Outcome]:
+        """Apply each operation in a savepoint of its own, looking ids up before inserting them."""
+        self.changes.careful = True
+        outcomes: list[Outcome] = []
+        for op in ops:
+            try:
+                outcomes.append((apply_alone(self.changes, op), None))
+            except TidingsError as error:
+                outcomes.append((None, error))
+            except Exception as error:
+                if is_the_store_s(error):
+                    raise
+                outcomes.append((None, explain(error, self._file)))
+        return outcomes
+
+    # ---- the files ---------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _look(path: str) -> tuple[int, int] | None:
+        try:
+            found = os.stat(path)  # noqa: PTH116 - on every commit
+        except OSError:
+            return None
+        return found.st_ino, found.st_dev
+
+    def _check_files(self) -> None:
+        """Raise StoreGone when the files are no longer those that are open here."""
+        lost = self._file if self._look(self._file) != self._identity else None
+        now = time.monotonic()
+        if now - self._looked > _LOOK_EVERY:
+            self._looked = now
+            if self._look(self._wal) != self._wal_identity:
+                lost = lost or self._wal
+        if lost:
+            self._looked = 0.0
+            raise StoreGone(
+                f"{lost} was deleted, renamed or replaced while it was open; nothing more is written",
+                "stop every process that uses it, put the right file in its place, and start again",
+                path=self._file,
+            )
+
+    def _reopen(self) -> None:
+        """Replace a connection that cannot go on."""
+        with contextlib.suppress(sqlite3.Error):
+            self.connection.close()
+        self.connection = connect(self.path, volatile=self._volatile)
+        self.changes.connection = self.connection
+        self.changes.forget()
+        self._durable = True
+        self._changed_before = 0
+        self._wal_identity = self._look(self._wal)
+
+    @property
+    def checkpoint_is_due(self) -> bool:
+        """True when enough was written since the last checkpoint."""
+        return self._since_checkpoint > PASSIVE_AFTER
+
+    def checkpoint(self) -> None:
+        """Copy the WAL into the database as far as readers allow; start it anew when it grew large."""
+        self._turnstile.enter()
+        try:
+            self._since_checkpoint = 0
+            connection = self.connection
+            with contextlib.suppress(sqlite3.Error):  # the next one may do better; the WAL keeps everything
+                _, frames, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                if frames * _PAGE > TRUNCATE_AFTER:
+                    connection.execute("PRAGMA busy_timeout = 250")
+                    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            with contextlib.suppress(sqlite3.Error):
+                self.connection.execute("PRAGMA busy_timeout = 10000")
+            self._turnstile.leave()
+
+    def close(self) -> None:
+        """Close the connection; the last one of all processes writes the WAL back."""
+        self._turnstile.enter()
+        try:
+            self.connection.close()
+        finally:
+            self._turnstile.leave()

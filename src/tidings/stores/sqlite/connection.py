@@ -1,0 +1,155 @@
+"""Connections to the database file: settings, schema, and what may be opened at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import uuid
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+
+from tidings.errors import StoreUnavailable, TidingsError, WrongStore
+from tidings.stores.sqlite.failures import about, cure_for, explain
+
+APPLICATION = 0x74696469  # "tidi", so that `file shop.db` and we ourselves know it
+SCHEMA_VERSION = 1
+BUSY_SECONDS = 10.0
+
+_SETTINGS = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",
+    "PRAGMA wal_autocheckpoint = 0",  # only the writer checkpoints, inside the turnstile
+    "PRAGMA busy_timeout = 10000",
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA mmap_size = 0",
+    "PRAGMA cache_size = -16000",
+    "PRAGMA temp_store = MEMORY",
+    "PRAGMA journal_size_limit = 67108864",
+)
+
+
+def connect(path: Path, *, volatile: bool = False) -> sqlite3.Connection:
+    """A connection with our settings; transactions are begun and ended by explicit statements.
+
+    Args:
+        path: The database file.
+        volatile: True for a store that ends with the process: nothing is flushed to a disk.
+    """
+    connection = sqlite3.connect(
+        path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=512
+    )
+    for setting in _SETTINGS:
+        connection.execute(setting)
+    if volatile:
+        connection.execute("PRAGMA synchronous = OFF")
+    return connection
+
+
+def check_place(path: Path) -> None:
+    """Refuse what cannot hold a store, before SQLite says so in its own words.
+
+    Raises:
+        StoreUnavailable: The path is a directory, its folder is missing, or one of them cannot be written.
+    """
+    if path.is_symlink() and not path.exists():
+        raise StoreUnavailable(f"{path} is a link to nothing", "remove the link or create its target", path=str(path))
+    folder = path.parent
+    place_is_fine = not path.is_dir() and folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+    if not place_is_fine or (path.exists() and not os.access(path, os.R_OK | os.W_OK)):
+        what = "is a directory" if path.is_dir() else "cannot be opened: "
+        if not path.is_dir():
+            what += "its directory does not exist" if not folder.is_dir() else "permission denied"
+        raise StoreUnavailable(f"{path} {what}{about(str(path))}", cure_for(str(path)), path=str(path))
+
+
+def prepare(path: Path, *, volatile: bool = False) -> sqlite3.Connection:
+    """Open the write connection, creating file and schema where they are missing. Called inside the turnstile.
+
+    Raises:
+        StoreUnavailable: The file cannot be opened or written.
+        WrongStore: It is no store of ours, or one of a newer version.
+    """
+    with contextlib.suppress(FileExistsError):  # never open an existing one: closing it would drop SQLite's own locks
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    connection: sqlite3.Connection | None = None
+    try:
+        connection = connect(path, volatile=volatile)
+        _create(connection, path)
+    except BaseException as error:
+        if connection is not None:
+            connection.close()
+        if isinstance(error, sqlite3.Error):
+            raise _opening(error, path) from error
+        raise
+    return connection
+
+
+def _opening(error: sqlite3.Error, path: Path) -> TidingsError:
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_NOTADB:
+        return WrongStore(f"{path} is not an SQLite database", "give the path of a new file", path=str(path))
+    return explain(error, str(path))
+
+
+def _create(connection: sqlite3.Connection, path: Path) -> None:
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if application == APPLICATION:
+        if version > SCHEMA_VERSION:
+            raise WrongStore(
+                f"{path} was written by a newer tidings (schema {version}, this one knows {SCHEMA_VERSION})",
+                "upgrade tidings: pip install --upgrade tidings",
+                path=str(path),
+                schema=version,
+            )
+        return
+    tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    if application or version or tables:
+        raise WrongStore(
+            f"{path} is the database of another program (application id {application:#x}, {tables} tables)",
+            "give tidings a file of its own; your tables can then be created in it",
+            path=str(path),
+        )
+    schema = (files("tidings.stores") / "sql" / "sqlite" / "schema.sql").read_text("utf-8")
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for statement in statements(schema):
+            connection.execute(statement)
+        connection.execute("INSERT INTO tidings_meta VALUES ('store', ?)", (str(uuid.uuid4()),))
+        connection.execute(f"PRAGMA application_id = {APPLICATION}")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def statements(script: str) -> Iterator[str]:
+    """The statements of a script, one by one (executescript would commit first)."""
+    statement = ""
+    for part in script.split(";"):
+        statement += f"{part};"
+        if sqlite3.complete_statement(statement):
+            if statement.strip(" \t\r\n;"):
+                yield statement
+            statement = ""
+    if statement.strip(" \t\r\n;"):
+        yield statement
+
+
+def network_of(path: Path) -> str | None:
+    """Name of the network file system the path is on, None for a local one or where that cannot be told."""
+    best, kind = "", ""
+    try:
+        mounts = Path("/proc/self/mounts").read_text("utf-8").splitlines()
+    except OSError:
+        return None
+    real = str(path.resolve())
+    for line in mounts:
+        _, where, name, *_ = line.split(" ")
+        where = where.replace("\\040", " ")
+        if (real == where or real.startswith(where.rstrip("/") + "/")) and len(where) >= len(best):
+            best, kind = where, name
+    return kind if kind in {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "fuse.sshfs", "ceph"} else None

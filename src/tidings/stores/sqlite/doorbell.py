@@ -1,0 +1,86 @@
+"""Doorbells: how a process learns at once that another one committed.
+
+Each process that waits binds a UNIX datagram socket in the folder beside the database; whoever commits sends one byte
+to each. A byte that is lost costs half a second at most: then PRAGMA data_version is looked at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import socket
+from pathlib import Path
+
+_LONGEST = 100  # sockaddr_un holds 108 bytes on Linux, 104 elsewhere
+_counter = itertools.count(1)
+
+
+class Doorbell:
+    """Rings at other processes, and gives this one its own bell."""
+
+    def __init__(self, folder: Path) -> None:
+        """Args: folder: where the sockets are."""
+        self._folder = folder
+        self._fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._prefix = self._short_name()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        self._mine: set[str] = set()
+        self._others: list[str] = []
+        self._listed = -1
+
+    def _short_name(self) -> str:
+        """The folder by a name that fits into a socket address, or "" where there is none."""
+        if len(os.fsencode(self._folder)) < _LONGEST - 32:
+            return f"{self._folder}/"
+        known = f"/proc/self/fd/{self._fd}/"
+        return known if Path(known).is_dir() else ""
+
+    def bind(self) -> socket.socket | None:
+        """A bell of our own, None where the system has none."""
+        name = f"bell-{os.getpid()}-{next(_counter)}"
+        bell = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        bell.setblocking(False)
+        try:
+            if not self._prefix:
+                raise OSError
+            bell.bind(self._prefix + name)
+        except OSError:
+            bell.close()
+            return None
+        self._mine.add(name)
+        return bell
+
+    def unbind(self, bell: socket.socket) -> None:
+        """Take a bell of ours away."""
+        with contextlib.suppress(OSError):
+            name = Path(bell.getsockname()).name
+            self._mine.discard(name)
+            (self._folder / name).unlink(missing_ok=True)
+        bell.close()
+
+    def ring(self) -> None:
+        """Wake the others. Never waits; a bell that cannot take another byte has rung already."""
+        with contextlib.suppress(OSError):
+            changed = os.fstat(self._fd).st_mtime_ns
+            if changed != self._listed:
+                self._listed = changed
+                self._others = [name for name in os.listdir(self._fd) if name.startswith("bell-")]
+        for name in self._others:
+            if name in self._mine:
+                continue
+            try:
+                self._socket.sendto(b"!", self._prefix + name)
+            except BlockingIOError:
+                pass
+            except OSError:  # its process is gone
+                with contextlib.suppress(OSError):
+                    os.unlink(name, dir_fd=self._fd)
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        self._socket.close()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

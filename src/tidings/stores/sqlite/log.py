@@ -1,0 +1,190 @@
+"""Appending to the log: positions, stream versions, ids seen before, current states, timers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec.structs import astuple
+
+from tidings.core.envelope import Envelope
+from tidings.core.ports import ANY, Append, Appended, Fire
+from tidings.errors import BadArgument, IdConflict, WrongVersion
+from tidings.stores.sqlite.changes import Changes
+
+STATES = "state:"
+"""Streams of states are named `state:TYPE:KEY`; their newest record is kept in a table of its own."""
+
+_NOTHING = Appended(())
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Envelope).decode
+
+_VERSION = "SELECT max(version) FROM tidings_log WHERE stream = ?"
+_STATE_VERSION = "SELECT version FROM tidings_state WHERE type = ? AND key = ?"
+_STORED = "SELECT position, version, type, key, data FROM tidings_log WHERE id = ? AND source = ?"
+_WAITING = "SELECT envelope FROM tidings_timer WHERE id = ? AND source = ?"
+
+
+def append(changes: Changes, op: Append) -> Appended:
+    """Append envelopes now, or keep them until they are due."""
+    envelopes = op.envelopes
+    if not envelopes:
+        return _NOTHING
+    if op.due is not None:
+        return _schedule(changes, op)
+    if changes.careful:
+        return _append_carefully(changes, envelopes, op.expected)
+    return _append(changes, envelopes, op.expected)
+
+
+def _append(changes: Changes, envelopes: Sequence[Envelope], expected: int) -> Appended:
+    if expected != ANY:
+        known = _check_version(changes, envelopes, expected)
+        if known is not None:
+            return known
+    position = changes.head
+    first = position + 1
+    rows = changes.rows
+    version = None
+    for envelope in envelopes:
+        position += 1
+        row: list[Any] = list(astuple(envelope))
+        row[0] = position
+        if envelope.stream is not None:
+            row[9] = version = _next_version(changes, envelope, position)
+        rows.append(row)
+    changes.head = position
+    return Appended((position,) if first == position else tuple(range(first, position + 1)), version)
+
+
+def _next_version(changes: Changes, envelope: Envelope, position: int) -> int:
+    stream = envelope.stream
+    assert stream is not None  # noqa: S101 - tells the type checker
+    version = version_of(changes, envelope) + 1
+    changes.versions[stream] = version
+    if stream.startswith(STATES):
+        key = (envelope.type, envelope.key or "")
+        changes.states[key] = (*key, version, position, envelope.time, envelope.data)
+    return version
+
+
+def version_of(changes: Changes, envelope: Envelope) -> int:
+    """Version of the envelope's stream, rows not yet flushed included; 0 when there is none."""
+    stream = envelope.stream or ""
+    version = changes.versions.get(stream)
+    if version is None:
+        if stream.startswith(STATES):
+            row = changes.connection.execute(_STATE_VERSION, (envelope.type, envelope.key or "")).fetchone()
+        else:
+            row = changes.connection.execute(_VERSION, (stream,)).fetchone()
+        changes.versions[stream] = version = (row and row[0]) or 0
+    return version
+
+
+def _check_version(changes: Changes, envelopes: Sequence[Envelope], expected: int) -> Appended | None:
+    """Raise WrongVersion unless the streams are as expected, or all of this is stored already."""
+    for envelope in envelopes:
+        if envelope.stream is None:
+            raise BadArgument(f"expected={expected} without a stream", "name the stream, or leave `expected` out")
+        actual = version_of(changes, envelope)
+        if actual == expected:
+            return None  # one stream
+        changes.flush()
+        known = [_stored(changes, one) for one in envelopes]
+        if all(known):
+            return Appended(tuple(row[0] for row in known if row), known[-1][1] if known[-1] else None)
+        raise WrongVersion(
+            f"stream {envelope.stream!r} is at version {actual}, not {expected}",
+            "load it again and decide anew",
+            stream=envelope.stream,
+            expected=expected,
+            actual=actual,
+        )
+    return None
+
+
+def _append_carefully(changes: Changes, envelopes: Sequence[Envelope], expected: int) -> Appended:
+    """Append what is not stored yet; the rest keeps its old positions."""
+    known = [_stored(changes, envelope) for envelope in envelopes]
+    fresh: list[Envelope] = []
+    for envelope, row in zip(envelopes, known, strict=True):
+        if row is None and all((one.id, one.source) != (envelope.id, envelope.source) for one in fresh):
+            fresh.append(envelope)
+    if fresh:
+        _append(changes, fresh, expected)
+        changes.flush()
+        known = [_stored(changes, envelope) for envelope in envelopes]
+    return Appended(tuple(row[0] for row in known if row), known[-1][1] if known[-1] else None)
+
+
+def _stored(changes: Changes, envelope: Envelope) -> tuple[int, int | None] | None:
+    """(position, version) of the same envelope in the log; None when its id is new."""
+    row = changes.connection.execute(_STORED, (envelope.id, envelope.source)).fetchone()
+    if row is None:
+        return None
+    if (envelope.type, envelope.key, envelope.data) != row[2:]:
+        raise _conflict(envelope, f"at position {row[0]}", row[2])
+    return row[0], row[1]
+
+
+def _conflict(envelope: Envelope, place: str, stored: str) -> IdConflict:
+    return IdConflict(
+        f"id {envelope.id!r} from {envelope.source!r} is taken {place} by another {stored}",
+        "use a new id for a new message; the same id only for the very same message",
+        id=envelope.id,
+        source=envelope.source,
+    )
+
+
+# ---- timers ----------------------------------------------------------------------------------------------------------
+
+
+def _schedule(changes: Changes, op: Append) -> Appended:
+    if op.expected != ANY:
+        raise BadArgument(f"expected={op.expected} with a due time", "a later append cannot expect a version")
+    assert op.due is not None  # noqa: S101 - tells the type checker
+    changes.flush()
+    connection = changes.connection
+    waiting: list[Envelope] = []
+    positions: list[int] = []
+    for envelope in op.envelopes:
+        stored = _stored(changes, envelope)
+        positions.append(stored[0] if stored else 0)
+        row = connection.execute(_WAITING, (envelope.id, envelope.source)).fetchone()
+        if row is not None:
+            other = _decode(row[0])
+            if (envelope.type, envelope.key, envelope.data) != (other.type, other.key, other.data):
+                raise _conflict(envelope, "in a timer", other.type)
+        elif stored is None:
+            waiting.append(msgspec.structs.replace(envelope, time=op.due))
+    for envelope in waiting:
+        connection.execute(
+            "INSERT INTO tidings_timer (due, id, source, envelope) VALUES (?,?,?,?) ON CONFLICT DO NOTHING",
+            (op.due, envelope.id, envelope.source, _encode(envelope)),
+        )
+    changes.grew = True
+    return Appended(tuple(positions))
+
+
+def fire(changes: Changes, op: Fire) -> int | None:
+    """Move timers that are due to the log, earliest first."""
+    changes.flush()
+    connection = changes.connection
+    rows = connection.execute(
+        "SELECT number, envelope FROM tidings_timer WHERE due <= ? ORDER BY due, number LIMIT ?", (op.now, op.limit)
+    ).fetchall()
+    fresh = [envelope for envelope in (_decode(row[1]) for row in rows) if not _published(changes, envelope)]
+    if fresh:
+        _append(changes, fresh, ANY)
+    connection.executemany("DELETE FROM tidings_timer WHERE number = ?", [(row[0],) for row in rows])
+    changes.flush()
+    row = connection.execute("SELECT min(due) FROM tidings_timer").fetchone()
+    due: int | None = row[0]
+    return due
+
+
+def _published(changes: Changes, envelope: Envelope) -> bool:
+    """True when the id was published while its timer ran."""
+    found = changes.connection.execute(_STORED, (envelope.id, envelope.source)).fetchone()
+    return found is not None

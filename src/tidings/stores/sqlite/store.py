@@ -1,0 +1,371 @@
+"""The SQLite store: one file is log, streams, held deliveries, timers, leases, current states and read models."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tidings.core.envelope import Envelope
+from tidings.core.guarantees import Guarantees
+from tidings.core.ports import Backlog, CurrentState, Held, Op, State
+from tidings.errors import BadUrl, NotOpen, StoreUnavailable
+from tidings.stores.sqlite import reads
+from tidings.stores.sqlite.committer import Committer
+from tidings.stores.sqlite.connection import check_place, connect, network_of
+from tidings.stores.sqlite.doorbell import Doorbell
+from tidings.stores.sqlite.files import NoPresence, OpenTurnstile, Presence, Turnstile
+from tidings.stores.sqlite.solo import Solo
+from tidings.stores.sqlite.transaction import SqliteTransaction
+from tidings.stores.sqlite.waiting import Rooms
+from tidings.stores.sqlite.writer import Writer
+
+T = TypeVar("T")
+
+MAX_BYTES = 1_000_000
+_READ_HERE = 2_000
+"""Positions a read may look at on the event loop's own thread; a longer one goes to a reader thread."""
+
+_stores: weakref.WeakSet[SqliteStore] = weakref.WeakSet()
+
+
+def _in_forked_child() -> None:
+    for store in list(_stores):
+        store._forked()  # noqa: SLF001 - our own class
+
+
+os.register_at_fork(after_in_child=_in_forked_child)
+
+
+class SqliteStore:
+    """Implements `tidings.core.ports.Store` on one SQLite file.
+
+    Args:
+        url: `sqlite:shop.db`, `sqlite:///abs/shop.db`, or `sqlite::memory:` for one that ends with the process.
+        threads: False runs everything on the caller's thread, for simulations with several stores on one event loop.
+        clock: Seconds that all processes on the file share and that never go back, for leases.
+        wall: Seconds since 1970 UTC, for ages that are shown.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        threads: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.url = url
+        self._path_text = _path_of(url)
+        self._in_memory = self._path_text == ":memory:"
+        self.guarantees = Guarantees(
+            name="SQLite",
+            ordered=True,
+            history=True,
+            exactly_once=True,
+            durable="process" if self._in_memory else "power",
+            max_bytes=MAX_BYTES,
+        )
+        self._threads = threads
+        self._clock = clock
+        self._wall = wall
+        self._writer: Writer | Solo | None = None
+        self._committer: Committer | None = None
+        self._folder: Path | None = None
+        self._refusal = "not open"
+        self._abandoned: list[Any] = []
+
+    # ---- opening and closing -----------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Open it, creating what is missing.
+
+        Raises:
+            StoreUnavailable: The file cannot be opened or created; says why, and the cure.
+            WrongStore: The file is no tidings store, or one of a newer version.
+        """
+        if self._threads:
+            await asyncio.get_running_loop().run_in_executor(None, self.open_now)
+        else:
+            self.open_now()
+
+    def open_now(self) -> None:
+        """The same from a thread that may block."""
+        if self._writer is not None:
+            return
+        if self._in_memory:
+            shared = "/dev/shm"  # noqa: S108 - a private folder is made in it
+            here = shared if os.access(shared, os.W_OK) else None
+            self._folder = Path(tempfile.mkdtemp(prefix="tidings-", dir=here))
+            path = self._folder / "memory.db"
+        else:
+            path = Path(self._path_text).absolute()
+        check_place(path)
+        network = None if self._in_memory else network_of(path.parent)
+        if network:
+            raise StoreUnavailable(
+                f"{path} is on a network file system ({network}), where SQLite's locks cannot be trusted",
+                "use a local disk, or a PostgreSQL store",
+                path=str(path),
+            )
+        self._open_files(path)
+        _stores.add(self)
+
+    def _open_files(self, path: Path) -> None:
+        alone = self._in_memory or not self._threads
+        self._turnstile: Turnstile = OpenTurnstile() if alone else Turnstile(Path(f"{path}-lock"))
+        self._doorbell: Doorbell | None = None
+        self._presence: Presence = NoPresence()
+        try:
+            committer = Committer(path, self._turnstile, self._presence, self._clock, volatile=self._in_memory)
+        except BaseException:
+            self._turnstile.close()
+            raise
+        if not alone:
+            bells = Path(f"{path}-bells")
+            bells.mkdir(mode=0o700, exist_ok=True)
+            self._doorbell = Doorbell(bells)
+            committer.changes.presence = self._presence = Presence(bells)
+        self._committer = committer
+        self._readers = reads.Readers(lambda: connect(path, volatile=self._in_memory), str(path))
+        self._rooms = Rooms(self._doorbell, None if alone else self._data_version)
+        self._executor = ThreadPoolExecutor(4, thread_name_prefix="tidings-reader") if self._threads else None
+        if self._threads:
+            self._writer = Writer(committer, self._rooms, self._doorbell.ring if self._doorbell else _nothing)
+        else:
+            self._writer = Solo(committer, self._rooms.wake_here)
+
+    async def close(self) -> None:
+        """Finish waiting writes and close. Safe to call twice."""
+        if self._writer is None:
+            return
+        if self._threads:
+            self._rooms.close()
+            await asyncio.get_running_loop().run_in_executor(None, self.close_now)
+        else:
+            self.close_now()
+
+    def close_now(self) -> None:
+        """The same from a thread that may block."""
+        writer, committer = self._writer, self._committer
+        if writer is None or committer is None:
+            return
+        self._writer = None
+        self._refusal = "closed"
+        _stores.discard(self)
+        writer.close()
+        self._rooms.close()
+        if self._executor is not None:
+            self._executor.shutdown(wait=True)
+        self._readers.close()
+        committer.close()
+        self._presence.close()
+        if self._doorbell is not None:
+            self._doorbell.close()
+        self._turnstile.close()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _forked(self) -> None:
+        """In a forked child: use nothing, and let go of the locks without touching SQLite's."""
+        self._abandoned = [self._writer, self._committer, self._readers]  # closing them here would harm the parent
+        self._refusal = "not open in a forked child"
+        self._writer = None
+        self._turnstile.close()
+        self._presence.let_go()
+
+    def _is_open(self) -> Writer | Solo:
+        if self._writer is None:
+            raise NotOpen(f"the store {self.url} is {self._refusal}", "open it in this process: `async with app:`")
+        return self._writer
+
+    # ---- writing -----------------------------------------------------------------------------------------------------
+
+    async def write(self, op: Op) -> Any:
+        """Apply one operation durably; all that wait share one commit."""
+        writer = self._writer
+        if type(writer) is Writer:
+            future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            writer.submit(op, future)
+            return await future
+        if writer is None:
+            self._is_open()
+        return await writer.write(op)  # type: ignore[union-attr]
+
+    def write_now(self, op: Op) -> Any:
+        """The same from a thread that may block."""
+        writer = self._writer
+        return writer.write_now(op) if writer is not None else self._is_open()
+
+    async def begin(self) -> SqliteTransaction:
+        """Start a transaction of one's own; waits for its turn to write."""
+        writer = self._is_open()
+        if isinstance(writer, Solo):
+            return await writer.begin()
+        future: asyncio.Future[SqliteTransaction] = asyncio.get_running_loop().create_future()
+        writer.begin(future)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                future.result().abandon()
+            raise
+
+    def begin_now(self) -> SqliteTransaction:
+        """The same from a thread that may block; the transaction's awaitables then never suspend."""
+        return self._is_open().begin_now()
+
+    # ---- waiting -----------------------------------------------------------------------------------------------------
+
+    async def grown(self, position: int, timeout: float) -> None:
+        """Return when the log may have grown beyond `position`, or held deliveries changed, or after `timeout` s."""
+        self._is_open()
+        room = self._rooms.here()
+        if reads.head(self._readers) <= position:
+            await room.wait(timeout)
+
+    def poke(self) -> None:
+        """Make every `grown` of this process return now."""
+        self._is_open()
+        self._rooms.wake()
+
+    def _data_version(self) -> int:
+        with contextlib.suppress(Exception):
+            return int(self._readers.version())
+        return 0
+
+    # ---- reading -----------------------------------------------------------------------------------------------------
+
+    async def _aside(self, function: Callable[..., T], *args: Any) -> T:
+        """Run a read that may take long on a reader thread."""
+        if self._executor is None or not _in_loop():
+            return function(self._readers, *args)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function, self._readers, *args)
+
+    async def query(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Read with SQL, outside any transaction, from what is committed."""
+        self._is_open()
+        return await self._aside(reads.Readers.rows, sql, params)
+
+    async def head(self) -> int:
+        """The last position of the log, 0 when it is empty."""
+        self._is_open()
+        return reads.head(self._readers)
+
+    async def read(
+        self,
+        after: int,
+        until: int,
+        limit: int,
+        *,
+        types: Sequence[str] | None = None,
+        slots: Sequence[int] | None = None,
+        app: str | None = None,
+    ) -> Sequence[Envelope]:
+        """Envelopes with after < position <= until, in order, filtered; private ones (no topic) only of `app`."""
+        self._is_open()
+        if min(until - after, limit if types is None else until - after) <= _READ_HERE:
+            return reads.read(self._readers, after, until, limit, types, slots, app)
+        return await self._aside(reads.read, after, until, limit, types, slots, app)
+
+    async def load(self, stream: str, after: int = 0) -> Sequence[tuple[str, bytes, int]]:
+        """(type, data, version) of a stream's events after a version, in order."""
+        self._is_open()
+        return reads.load(self._readers, stream, after)
+
+    async def find(self, *, id: str | None = None, correlation: str | None = None) -> Sequence[Envelope]:
+        """Envelopes by CloudEvents id, or by correlation id, in log order (at most 10,000)."""
+        self._is_open()
+        return await self._aside(reads.find, id, correlation)
+
+    async def states(self, type: str, after: str = "", limit: int = 1000) -> Sequence[CurrentState]:
+        """Current states of a type with key > after, in key order, tombstones included."""
+        self._is_open()
+        return reads.states(self._readers, type, after, limit)
+
+    async def due(self, group: str, slots: Sequence[int], now: int, limit: int) -> Sequence[Held]:
+        """Held deliveries to try now, by position: of each key the first one, of those without a key all."""
+        self._is_open()
+        return reads.due(self._readers, group, slots, now, limit)
+
+    async def next_due(self, group: str, slots: Sequence[int]) -> int | None:
+        """Microseconds since 1970 UTC when the next held delivery is due, or None."""
+        self._is_open()
+        return reads.next_due(self._readers, group, slots)
+
+    async def blocked(self, group: str, keys: Sequence[str], *, dead: bool = True) -> set[str]:
+        """Those of these keys that have held deliveries; dead letters count unless `dead` is False."""
+        self._is_open()
+        return reads.blocked(self._readers, group, keys, dead=dead)
+
+    async def held(
+        self,
+        *,
+        ids: Sequence[int] | None = None,
+        group: str | None = None,
+        key: str | None = None,
+        state: State | None = None,
+        limit: int = 1000,
+    ) -> Sequence[Held]:
+        """Held deliveries, by id, newest last; `limit` applies to the newest."""
+        self._is_open()
+        return await self._aside(reads.held, ids, group, key, state, limit)
+
+    async def next_timer(self) -> int | None:
+        """Microseconds since 1970 UTC when the next timer is due, or None."""
+        self._is_open()
+        return reads.next_timer(self._readers)
+
+    async def seeding(self, group: str) -> str | None:
+        """The cursor of a replica's unfinished bootstrap ("" at its start), or None when there is none."""
+        self._is_open()
+        return reads.seeding(self._readers, group)
+
+    async def marks(self, group: str, after: int) -> set[int]:
+        """Positions after `after` that were handled out of order."""
+        self._is_open()
+        return reads.marks(self._readers, group, after)
+
+    async def backlog(self, group: str | None = None) -> Sequence[Backlog]:
+        """How each group (or one) stands."""
+        self._is_open()
+        return await self._aside(reads.backlog, group, self._wall() * 1e6)
+
+    async def checkpoint(self, group: str) -> int:
+        """Lowest position all slots of the group have finished; NotFound for an unknown group."""
+        self._is_open()
+        return reads.checkpoint(self._readers, group)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _in_loop() -> bool:
+    """False where a blocking caller drives the store without an event loop."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _path_of(url: str) -> str:
+    scheme, _, rest = url.partition(":")
+    if scheme != "sqlite" or not rest:
+        raise BadUrl(
+            f"{url!r} is not the URL of an SQLite store", "sqlite:shop.db, sqlite:///abs/shop.db, sqlite::memory:"
+        )
+    if rest.startswith("//"):
+        if not rest.startswith("///"):
+            raise BadUrl(f"{url!r} names a host", "an absolute path has three slashes: sqlite:///abs/shop.db")
+        rest = rest[2:]
+    return rest

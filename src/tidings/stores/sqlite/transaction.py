@@ -1,0 +1,168 @@
+"""A transaction of somebody's own on the write connection."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+from tidings.core.ports import Op
+from tidings.errors import UsageError
+from tidings.stores.sqlite.apply import apply_alone
+from tidings.stores.sqlite.committer import Committer
+
+_OURS = ("BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE", "ATTACH", "DETACH", "PRAGMA", "VACUUM")
+_REMEMBERED = 10_000
+_LOAD = "SELECT type, data, version FROM tidings_log WHERE stream = ? AND version > ? ORDER BY version"
+
+
+class Ends(Protocol):
+    """Who ends transactions: the writer, or a simulated one."""
+
+    def end(self, number: int, future: asyncio.Future[Any] | None, *, commit: bool) -> None:
+        """On the writer's thread."""
+
+    def end_now(self, number: int, *, commit: bool) -> None:
+        """On this thread."""
+
+
+class SqliteRows:
+    """Result of a statement, read completely, so that no open cursor keeps an old snapshot alive."""
+
+    __slots__ = ("_rows", "rowcount")
+
+    def __init__(self, cursor: sqlite3.Cursor) -> None:
+        self._rows: Iterator[tuple[Any, ...]] = iter(cursor.fetchall() if cursor.description else ())
+        self.rowcount = cursor.rowcount
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        return self._rows
+
+    def fetchone(self) -> tuple[Any, ...] | None:
+        """The next row or None."""
+        return next(self._rows, None)
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        """The rest of the rows."""
+        return list(self._rows)
+
+
+class SqliteTransaction:
+    """Borrows the write connection until it ends; statements run on the caller's own thread, without suspending."""
+
+    __slots__ = ("_blocking", "_checked", "_committer", "_connection", "_number", "_open", "_writer")
+
+    def __init__(self, writer: Ends, committer: Committer, number: int, *, blocking: bool) -> None:
+        self._writer = writer
+        self._committer = committer
+        self._connection = committer.connection
+        self._number = number
+        self._blocking = blocking
+        self._open = True
+        self._checked = committer.checked
+
+    async def execute(self, sql: str, params: Sequence[Any] = ()) -> SqliteRows:
+        """Run one statement here and now."""
+        if not self._open or sql not in self._checked:
+            self._check(sql)
+        try:
+            return SqliteRows(self._connection.execute(sql, params))
+        except sqlite3.OperationalError as error:
+            raise self._committer.explained(error) from error
+
+    async def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Run one statement for many rows."""
+        self._check(sql)
+        try:
+            self._connection.executemany(sql, rows)
+        except sqlite3.OperationalError as error:
+            raise self._committer.explained(error) from error
+
+    async def load(self, stream: str, after: int = 0) -> Sequence[tuple[str, bytes, int]]:
+        """(type, data, version) of a stream's events, as this transaction sees them."""
+        self._check("")
+        return self._connection.execute(_LOAD, (stream, after)).fetchall()
+
+    async def apply(self, op: Op) -> Any:
+        """Apply an operation as part of this transaction; one that is refused leaves nothing behind."""
+        self._check("")
+        return apply_alone(self._committer.changes, op)
+
+    async def savepoint(self) -> None:
+        """Mark a place to come back to."""
+        self._check("")
+        self._connection.execute("SAVEPOINT tidings_delivery")
+
+    async def keep(self) -> None:
+        """Keep what was done since the savepoint."""
+        self._check("")
+        self._connection.execute("RELEASE tidings_delivery")
+
+    async def undo(self) -> None:
+        """Undo what was done since the savepoint."""
+        self._check("")
+        self._connection.execute("ROLLBACK TO tidings_delivery")
+        self._connection.execute("RELEASE tidings_delivery")
+        self._committer.changes.forget()
+
+    async def commit(self) -> None:
+        """Make it durable. A transaction that changed nothing ends without touching the disk."""
+        self._check("")
+        if not self._connection.in_transaction:
+            await self.rollback()
+            raise UsageError("the transaction ended before its commit", "leave COMMIT and ROLLBACK to tidings")
+        self._open = False
+        if self._blocking or not self._committer.changed:
+            self._writer.end_now(self._number, commit=True)
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._writer.end(self._number, future, commit=True)
+        await future
+
+    async def rollback(self) -> None:
+        """Undo it all. Safe to call twice."""
+        if self._open:
+            self._open = False
+            self._writer.end_now(self._number, commit=False)
+
+    def abandon(self) -> None:
+        """Have it rolled back by the writer: nobody will end it."""
+        if self._open:
+            self._open = False
+            self._writer.end(self._number, None, commit=False)
+
+    def interrupt(self) -> None:
+        """Make the statement that runs now fail, from any thread."""
+        if self._open:
+            self._connection.interrupt()
+
+    def __del__(self) -> None:
+        self.abandon()
+
+    def _check(self, sql: str) -> None:
+        if not self._open:
+            raise UsageError("this transaction has ended", "use it only where it was given, before commit and rollback")
+        if sql and sql not in self._checked:
+            word = _first_word(sql)
+            if word in _OURS:
+                raise UsageError(
+                    f"{word} inside a transaction", "tidings begins and ends transactions and owns the settings"
+                )
+            if len(self._checked) > _REMEMBERED:
+                self._checked.clear()
+            self._checked.add(sql)
+
+
+def _first_word(sql: str) -> str:
+    """The first word of a statement in capitals, comments left out."""
+    rest = sql.lstrip(" \t\r\n;")
+    while rest.startswith(("--", "/*")):
+        end = "\n" if rest.startswith("--") else "*/"
+        rest = rest.partition(end)[2].lstrip(" \t\r\n;")
+    word = ""
+    for letter in rest:
+        if not letter.isalpha():
+            break
+        word += letter
+    return word.upper()

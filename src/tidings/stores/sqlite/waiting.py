@@ -1,0 +1,160 @@
+"""Waiting for the log to grow: callers of one event loop share a bell and a slow look at the file."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Set
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from tidings.stores.sqlite.doorbell import Doorbell
+
+LOOK_EVERY = 0.5
+"""Seconds between looks at the file, in case a bell was not heard."""
+
+
+class WaitingRoom:
+    """The callers of `grown` in one event loop."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, doorbell: Doorbell | None, look: Callable[[], int] | None
+    ) -> None:
+        """Args: doorbell: of the store, None for none. look: PRAGMA data_version, None for no looking."""
+        self._loop = loop
+        self._look = look
+        self._doorbell = doorbell
+        self._waiters: set[asyncio.Future[None]] = set()
+        self._changes = 1
+        self._seen: WeakKeyDictionary[asyncio.Task[Any], int] = WeakKeyDictionary()
+        self._timer: asyncio.TimerHandle | None = None
+        self._version = look() if look else 0
+        self._bell: socket.socket | None = doorbell.bind() if doorbell else None
+        if self._bell is not None:
+            try:
+                loop.add_reader(self._bell.fileno(), self._rung)
+            except NotImplementedError:
+                self._silence()
+
+    def wake(self) -> None:
+        """Make every caller return. Called in the loop."""
+        self._changes += 1
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
+
+    async def wait(self, timeout: float) -> None:
+        """Return at the next wake, at once if there was one since this task last returned from here, or after a while."""
+        task = asyncio.current_task(self._loop)
+        if task is not None:
+            if self._seen.get(task, self._changes) != self._changes:
+                self._seen[task] = self._changes
+                return
+            self._seen[task] = self._changes
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._waiters.add(waiter)
+        timer = self._loop.call_later(timeout, _time_is_up, waiter)
+        if self._look is not None and self._timer is None:
+            self._timer = self._loop.call_later(LOOK_EVERY, self._look_again)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            self._waiters.discard(waiter)
+            if task is not None:
+                self._seen[task] = self._changes
+
+    def _rung(self) -> None:
+        bell = self._bell
+        if bell is None:
+            return
+        with contextlib.suppress(OSError):
+            while bell.recv(16):
+                pass
+        self.wake()
+
+    def _look_again(self) -> None:
+        self._timer = None
+        if self._look is None:
+            return
+        version = self._look()
+        if version != self._version:
+            self._version = version
+            self.wake()
+        elif self._waiters:
+            self._timer = self._loop.call_later(LOOK_EVERY, self._look_again)
+
+    def _silence(self) -> None:
+        if self._bell is not None and self._doorbell is not None:
+            self._doorbell.unbind(self._bell)
+            self._bell = None
+
+    def close(self) -> None:
+        """Wake everybody a last time. Called in the loop."""
+        if self._bell is not None:
+            self._loop.remove_reader(self._bell.fileno())
+        self._silence()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._look = None
+        self.wake()
+
+
+class Rooms:
+    """The waiting rooms of a store, one for each event loop."""
+
+    def __init__(self, doorbell: Doorbell | None, look: Callable[[], int] | None) -> None:
+        """Args: doorbell: None for a store without other processes. look: PRAGMA data_version."""
+        self._doorbell = doorbell
+        self._look = look
+        self._rooms: dict[asyncio.AbstractEventLoop, WaitingRoom] = {}
+
+    def here(self) -> WaitingRoom:
+        """The room of the running loop."""
+        loop = asyncio.get_running_loop()
+        room = self._rooms.get(loop)
+        if room is None:
+            room = self._rooms[loop] = WaitingRoom(loop, self._doorbell, self._look)
+        return room
+
+    def of(self, loop: asyncio.AbstractEventLoop) -> WaitingRoom | None:
+        """The room of a loop, None where nobody ever waited."""
+        return self._rooms.get(loop)
+
+    def wake(self, told: Set[Any] = frozenset()) -> None:
+        """Wake everybody, from any thread, except in loops that were told."""
+        for loop, room in list(self._rooms.items()):
+            if loop in told:
+                continue
+            try:
+                loop.call_soon_threadsafe(room.wake)
+            except RuntimeError:  # that loop was closed
+                del self._rooms[loop]
+
+    def wake_here(self) -> None:
+        """Wake everybody, from the event loop's own thread."""
+        for room in self._rooms.values():
+            room.wake()
+
+    def close(self) -> None:
+        """Close all rooms, from any thread."""
+        for loop, room in list(self._rooms.items()):
+            if loop.is_closed():
+                continue
+            try:
+                running = asyncio.get_running_loop() is loop
+            except RuntimeError:
+                running = False
+            if running:
+                room.close()
+            else:
+                with contextlib.suppress(RuntimeError):
+                    loop.call_soon_threadsafe(room.close)
+        self._rooms.clear()
+
+
+def _time_is_up(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -1,0 +1,308 @@
+"""The writer: one thread that commits for everybody, all that waits at once.
+
+While one commit is flushed to the disk, the next batch collects by itself; nobody waits on purpose. A caller that may
+block commits on its own thread when nobody else is writing, which saves two thread switches. A transaction borrows the
+write connection: its statements run on the thread of its caller, and only its commit comes back here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from typing import Any
+
+from tidings.core.ports import Op
+from tidings.errors import NotOpen, Overloaded
+from tidings.stores.sqlite.committer import Committer, Outcome
+from tidings.stores.sqlite.transaction import SqliteTransaction
+from tidings.stores.sqlite.waiting import Rooms, WaitingRoom
+
+MOST_WAITING = 100_000
+"""Operations that may wait; one more is refused."""
+BATCH = 1000
+"""Operations in one commit at most."""
+
+
+class Reply:
+    """What a blocking caller waits for."""
+
+    __slots__ = ("_arrived", "_outcome")
+
+    def __init__(self) -> None:
+        self._arrived = threading.Lock()
+        self._arrived.acquire()
+        self._outcome: Outcome = (None, None)
+
+    def give(self, outcome: Outcome) -> None:
+        """Wake the caller."""
+        self._outcome = outcome
+        self._arrived.release()
+
+    def wait(self) -> Any:
+        """The result, or raise the error."""
+        self._arrived.acquire()
+        result, error = self._outcome
+        if error is not None:
+            raise error
+        return result
+
+
+class _Begin:
+    """Asks for a transaction; `blocking` says what kind of caller."""
+
+    __slots__ = ("blocking",)
+
+    def __init__(self, *, blocking: bool) -> None:
+        self.blocking = blocking
+
+
+class _End:
+    """Ends the transaction with this number."""
+
+    __slots__ = ("commit", "number")
+
+    def __init__(self, number: int, *, commit: bool) -> None:
+        self.number = number
+        self.commit = commit
+
+
+_STOP = object()
+_Future = asyncio.Future[Any] | Reply | None
+_Job = tuple[Any, _Future]
+
+
+class Writer:
+    """Shares the write connection of one store between all threads and event loops of this process."""
+
+    def __init__(self, committer: Committer, rooms: Rooms, ring: Callable[[], None]) -> None:
+        """Start the thread.
+
+        Args:
+            committer: Owner of the connection.
+            rooms: Where callers of this process wait for the log to grow.
+            ring: Wakes other processes.
+        """
+        self._committer = committer
+        self._rooms = rooms
+        self._ring = ring
+        self._queue: SimpleQueue[_Job] = SimpleQueue()
+        self._owner = threading.Lock()  # held while the connection is in use
+        self._stash: deque[_Job] = deque()
+        self._waiting = False
+        self._number = 0
+        self._closed: str = ""
+        self._thread = threading.Thread(target=self._run, name="tidings-writer", daemon=True)
+        self._thread.start()
+
+    # ---- for callers -------------------------------------------------------------------------------------------------
+
+    def submit(self, op: Op, future: asyncio.Future[Any] | Reply) -> None:
+        """Have an operation committed; the future gets its result."""
+        self._check()
+        self._queue.put((op, future))
+
+    def write_now(self, op: Op) -> Any:
+        """Commit an operation, on this thread if nobody else is writing."""
+        self._check()
+        if self._waiting or not self._queue.empty() or not self._owner.acquire(blocking=False):
+            reply = Reply()
+            self._queue.put((op, reply))
+            return reply.wait()
+        try:
+            outcomes, grew = self._committer.commit_all((op,))
+        finally:
+            self._release()
+        result, error = outcomes[0]
+        if error is not None:
+            raise error
+        if grew:
+            self._rooms.wake()
+            self._ring()
+        if self._committer.checkpoint_is_due:
+            self._queue.put((None, None))
+        return result
+
+    def begin(self, future: asyncio.Future[Any]) -> None:
+        """Have a transaction begun when it is its turn; the future gets it."""
+        self._check()
+        self._queue.put((_Begin(blocking=False), future))
+
+    def begin_now(self) -> SqliteTransaction:
+        """Begin a transaction, waiting for its turn on this thread."""
+        self._check()
+        if self._waiting or not self._queue.empty() or not self._owner.acquire(blocking=False):
+            reply = Reply()
+            self._queue.put((_Begin(blocking=True), reply))
+            transaction: SqliteTransaction = reply.wait()
+            return transaction
+        return self._open(blocking=True)
+
+    def end(self, number: int, future: asyncio.Future[Any] | None, *, commit: bool) -> None:
+        """Have a transaction ended on the writer's thread."""
+        self._queue.put((_End(number, commit=commit), future))
+
+    def end_now(self, number: int, *, commit: bool) -> None:
+        """End a transaction on this thread."""
+        if number != self._number or not self._owner.locked():
+            return
+        try:
+            grew = self._committer.finish(commit=commit)
+        finally:
+            self._number += 1
+            self._release()
+        if grew:
+            self._rooms.wake()
+            self._ring()
+
+    def close(self) -> None:
+        """Finish what waits, and end the thread."""
+        self._closed = self._closed or "closed"
+        self._queue.put((_STOP, None))
+        self._thread.join()
+
+    def refuse(self, reason: str) -> None:
+        """Refuse everything from now on."""
+        self._closed = reason
+
+    def _check(self) -> None:
+        if self._closed:
+            raise NotOpen(f"the store is {self._closed}", "open it first: `async with app:`")
+        if self._queue.qsize() > MOST_WAITING:
+            raise Overloaded(f"{MOST_WAITING:,} writes wait already", "publish more slowly; this write was not kept")
+
+    # ---- the connection changes hands --------------------------------------------------------------------------------
+
+    def _open(self, *, blocking: bool) -> SqliteTransaction:
+        """Begin a transaction; the owner's lock is held, and stays held until it ends."""
+        try:
+            self._committer.begin()
+        except BaseException:
+            self._release()
+            raise
+        return SqliteTransaction(self, self._committer, self._number, blocking=blocking)
+
+    def _release(self) -> None:
+        self._owner.release()
+        if self._waiting:
+            self._queue.put((None, None))  # the thread found the connection in use; it can go on now
+
+    # ---- the thread --------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        queue = self._queue
+        stash = self._stash
+        stopping = False
+        while not stopping:
+            job = queue.get()
+            while True:
+                request = job[0]
+                if type(request) is _End:
+                    self._end(request, job[1])
+                elif request is _STOP:
+                    stopping = True
+                elif request is not None:
+                    stash.append(job)
+                if queue.empty():
+                    break
+                job = queue.get()
+            if stash or self._committer.checkpoint_is_due:
+                self._waiting = True
+                if self._owner.acquire(blocking=False):
+                    self._waiting = False
+                    self._serve()
+            if stopping and (self._owner.locked() or stash):
+                self._end(_End(self._number, commit=False), None)  # an open transaction does not outlive the store
+                self._owner.acquire()
+                self._serve(last=True)
+
+    def _serve(self, *, last: bool = False) -> None:
+        """Commit what waits; ends early when a transaction takes the connection."""
+        stash = self._stash
+        while stash:
+            request, future = stash[0]
+            if type(request) is _Begin:
+                stash.popleft()
+                if last:
+                    self._give([(future, (None, NotOpen("the store was closed", "begin before closing")))])
+                elif self._hand_over(request, future):
+                    self._waiting = bool(stash)
+                    return
+                else:
+                    self._owner.acquire()  # `_open` let go of it
+                continue
+            batch: list[_Job] = []
+            while stash and len(batch) < BATCH and type(stash[0][0]) is not _Begin:
+                batch.append(stash.popleft())
+            outcomes, grew = self._committer.commit_all([job[0] for job in batch])
+            self._give([(job[1], outcome) for job, outcome in zip(batch, outcomes, strict=True)], grew=grew)
+        if self._committer.checkpoint_is_due:
+            self._committer.checkpoint()
+        self._owner.release()
+
+    def _hand_over(self, request: _Begin, future: _Future) -> bool:
+        try:
+            transaction = self._open(blocking=request.blocking)
+        except Exception as error:
+            self._give([(future, (None, error))])
+            return False
+        if not self._give([(future, (transaction, None))]) and not isinstance(future, Reply):
+            transaction.abandon()
+        return True
+
+    def _end(self, request: _End, future: _Future) -> None:
+        if request.number != self._number or not self._owner.locked():
+            self._give([(future, (None, None))])
+            return
+        grew = False
+        outcome: Outcome = (None, None)
+        try:
+            grew = self._committer.finish(commit=request.commit)
+        except Exception as error:
+            outcome = (None, error)
+        self._number += 1
+        self._owner.release()
+        self._give([(future, outcome)], grew=grew)
+
+    def _give(self, results: Sequence[tuple[_Future, Outcome]], *, grew: bool = False) -> bool:
+        """Hand results to their callers, with one wake-up for each event loop; then tell who waits for the log.
+
+        Returns:
+            False when no event loop could be told.
+        """
+        loops: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Outcome]]] = {}
+        for future, outcome in results:
+            if type(future) is Reply:
+                future.give(outcome)
+            elif future is not None:
+                loop = future.get_loop()  # type: ignore[union-attr]
+                waiting = loops.get(loop)
+                if waiting is None:
+                    waiting = loops[loop] = []
+                waiting.append((future, outcome))  # type: ignore[arg-type]
+        told: set[Any] = set()
+        for loop, waiting in loops.items():
+            try:
+                loop.call_soon_threadsafe(_resolve, waiting, self._rooms.of(loop) if grew else None)
+            except RuntimeError:  # the loop was closed; nobody waits there
+                continue
+            told.add(loop)
+        if grew:
+            self._rooms.wake(told)
+            self._ring()
+        return bool(told)
+
+
+def _resolve(results: Sequence[tuple[asyncio.Future[Any], Outcome]], room: WaitingRoom | None) -> None:
+    for future, (result, error) in results:
+        if not future.done():
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+        elif isinstance(result, SqliteTransaction):
+            result.abandon()  # the caller was cancelled
+    if room is not None:
+        room.wake()
