@@ -92,9 +92,12 @@ async def add(placed: OrderPlaced, tx: Transaction) -> None:
 
 @contextmanager
 def rebuild(folder: Path, effort: Effort) -> Iterator[Round]:
-    """Replay the whole log into a fresh read model."""
+    """Drop a read model that is up to date, and replay the whole log into a fresh one."""
     numbers = count()
     store = filled(folder, effort.events)
+    built = App(f"sqlite:{store}", revenue, name="shop")
+    with opened(built) as runner:
+        runner.run(built.run(until_idle=True))
 
     def run() -> Sample:
         app = App(f"sqlite:{copied(store, next(numbers))}", revenue)
