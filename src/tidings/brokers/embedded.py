@@ -42,7 +42,9 @@ class Feed:
 class LogConsumer:
     """One worker's share of one group."""
 
-    def __init__(self, store: Store, subscription: Subscription, group: str, app: str, member: str, lease: float) -> None:
+    def __init__(
+        self, store: Store, subscription: Subscription, group: str, app: str, member: str, lease: float
+    ) -> None:
         """Args: group: full name. app: its name; private events of it are read too. lease: seconds."""
         self.store = store
         self.subscription = subscription
@@ -75,6 +77,7 @@ class LogConsumer:
                 it.schema,
                 it.fingerprint,
                 seed=it.bootstrap is not None,
+                on_dead=it.on_dead,
             )
         )
         return waiting
@@ -119,15 +122,18 @@ class LogConsumer:
         Returns:
             The slots that were lost to another worker: their deliveries must be forgotten.
         """
-        give = [slot for feed in self.feeds if feed.closing and feed.idle and feed.flushed >= feed.watermark.position for slot in feed.slots]
+        give = [
+            slot
+            for feed in self.feeds
+            if feed.closing and feed.idle and feed.flushed >= feed.watermark.position
+            for slot in feed.slots
+        ]
         held: Mapping[int, Lease] = await self.store.write(
             Claim(self.group, self.member, max(want, len(self._feed_of) - len(give)), give, self._lease)
         )
         self._forget(give)
         lost = {
-            slot
-            for slot, feed in self._feed_of.items()
-            if slot not in held or held[slot].epoch != feed.slots[slot]
+            slot for slot, feed in self._feed_of.items() if slot not in held or held[slot].epoch != feed.slots[slot]
         }
         self._forget(lost)
         await self._gain({slot: lease for slot, lease in held.items() if slot not in self._feed_of})

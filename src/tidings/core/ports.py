@@ -196,7 +196,7 @@ class Lease(msgspec.Struct, frozen=True, gc=False):
 
 
 class Beat(msgspec.Struct, frozen=True, gc=False):
-    """Tell the others that this worker lives. Returns the members of the same app that live, sorted.
+    """Tell the others that this worker lives, and renew its leases. Returns the members of its app that live, sorted.
 
     Attributes:
         app: Name of the app.
@@ -354,8 +354,14 @@ class Store(Protocol):
     async def open(self) -> None:
         """Open it, creating what is missing. Raises StoreUnavailable or WrongStore."""
 
+    def open_now(self) -> None:
+        """The same, in one go, from wherever it is called."""
+
     async def close(self) -> None:
         """Finish waiting writes and close. Safe to call twice."""
+
+    def close_now(self) -> None:
+        """The same from a thread that may block."""
 
     async def write(self, op: Op) -> Any:
         """Apply one operation durably; many callers share one commit."""

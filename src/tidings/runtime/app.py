@@ -21,7 +21,7 @@ from tidings.core.transaction import Readable, Transaction
 from tidings.core.url import parse_url
 from tidings.errors import BadDeclaration, NotFound, NotOpen
 from tidings.runtime.clock import Clock
-from tidings.runtime.connect import close_store, open_store
+from tidings.runtime.connect import open_store, release
 from tidings.runtime.lifecycle import run_apps
 from tidings.runtime.outgoing import Outgoing
 from tidings.runtime.quarantine import quarantined
@@ -88,33 +88,35 @@ class App(Router):
             StoreUnavailable: It cannot be opened.
             WrongStore: It is no store of this version.
         """
-        await self._open()
+        self.open_now()
         self._home = (os.getpid(), asyncio.get_running_loop())
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
         """Close the store once its last user is done."""
-        await self._close()
+        store = self.let_go()
+        if store is not None:
+            await store.close()
 
-    async def _open(self) -> Store:
-        self._users += 1
+    def open_now(self) -> Store:
+        """Open the store for one more user; `async with` and `blocking()` do it for you."""
         if self._store is None:
-            try:
-                self._store = self._given or await open_store(self.url)
-                if self._given is not None:
-                    await self._given.open()
-            except BaseException:
-                self._users -= 1
-                raise
-            store = self._store
-            self._verbs = Verbs(store, Outgoing(self.name, self.clock), self.clock, store.write, store.begin, asyncio.sleep)
+            if self._given is not None:
+                self._given.open_now()
+            store = self._given or open_store(self.url)
+            outgoing = Outgoing(self.name, self.clock)
+            self._verbs = Verbs(store, outgoing, self.clock, store.write, store.begin, asyncio.sleep)
+            self._store = store
+        self._users += 1
         return self._store
 
-    async def _close(self) -> None:
+    def let_go(self) -> Store | None:
+        """Let go of the store; returns it when the caller is to close it."""
         self._users -= 1
-        if self._users == 0 and self._store is not None:
-            store, self._store, self._verbs, self._home = self._store, None, None, None
-            await (store.close() if self._given is not None else close_store(store))
+        if self._users or self._store is None:
+            return None
+        store, self._store, self._verbs, self._home = self._store, None, None, None
+        return store if self._given is not None or release(store) else None
 
     @property
     def store(self) -> Store:
@@ -175,9 +177,7 @@ class App(Router):
         """
         return await self._here().publish(messages, after, at, id, headers)
 
-    async def send(
-        self, command: object, *, after: float | timedelta | None = None, at: datetime | None = None
-    ) -> int:
+    async def send(self, command: object, *, after: float | timedelta | None = None, at: datetime | None = None) -> int:
         """Send a command to the one handler it has, to be handled later by a worker.
 
         Args:

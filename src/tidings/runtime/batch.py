@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import types
-from collections.abc import Coroutine, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tidings.core.ports import Delivery
 from tidings.errors import Fenced, OutcomeUnknown, StoreError
 from tidings.runtime.dispatch import UNSEEN
 from tidings.runtime.outgoing import HANDLING
-from tidings.runtime.ended import Ended
+from tidings.runtime.settlement import Ended
 
 if TYPE_CHECKING:
     from tidings.runtime.pump import Pump
@@ -38,9 +38,11 @@ def _resume(coroutine: Coroutine[Any, Any, Any], waits_for: Any) -> Generator[An
             coroutine.close()
             raise
         except BaseException as error:  # noqa: BLE001 - passed on, as `yield from` would
-            step, argument = coroutine.throw, error
+            step: Callable[[Any], Any] = coroutine.throw
+            argument: Any = error
         else:
-            step, argument = coroutine.send, value
+            step = coroutine.send
+            argument = value
         try:
             waits_for = step(argument)
         except StopIteration as stop:

@@ -58,7 +58,7 @@ class Blocking:
         if _in_loop():
             msg = "app.blocking() is used inside a running event loop"
             raise NotOpen(msg, "in async code use `async with app:` and await the verbs")
-        store = finish(self._app._open())  # noqa: SLF001 - the app's other face
+        store = self._app.open_now()
 
         async def write(op: Op) -> Any:
             return store.write_now(op)
@@ -76,7 +76,9 @@ class Blocking:
     def __exit__(self, *_exc: object) -> None:
         """Close the store once its last user is done."""
         self._verbs = None
-        finish(self._app._close())  # noqa: SLF001 - the app's other face
+        store = self._app.let_go()
+        if store is not None:
+            store.close_now()
 
     @property
     def _open(self) -> Verbs:
@@ -115,9 +117,7 @@ class Blocking:
             finish(self._app._wait(verbs, part, after, timeout))  # noqa: SLF001 - the app's other face
         return finish(verbs.get(part, key))
 
-    def query(
-        self, part: Part, sql: str, *params: Any, after: int = 0, timeout: float = 5.0
-    ) -> list[tuple[Any, ...]]:
+    def query(self, part: Part, sql: str, *params: Any, after: int = 0, timeout: float = 5.0) -> list[tuple[Any, ...]]:
         """See `App.query`."""
         verbs = self._open
         if after:
@@ -151,9 +151,7 @@ class BlockingTransaction:
         """Run one SQL statement for many rows."""
         finish(self._tx.executemany(sql, rows))
 
-    def publish(
-        self, *messages: object, after: float | timedelta | None = None, at: datetime | None = None
-    ) -> None:
+    def publish(self, *messages: object, after: float | timedelta | None = None, at: datetime | None = None) -> None:
         """Publish messages when this transaction commits."""
         finish(self._tx.publish(*messages, after=after, at=at))
 

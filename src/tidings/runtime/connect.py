@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from importlib.metadata import entry_points
 from typing import cast
 
@@ -11,6 +12,7 @@ from tidings.core.url import parse_url
 from tidings.errors import BadUrl
 
 _shared: dict[tuple[str, int], tuple[Store, int]] = {}
+_lock = threading.Lock()
 
 
 def make_store(url: str) -> Store:
@@ -28,10 +30,10 @@ def make_store(url: str) -> Store:
     raise BadUrl(msg, f"stores known here: {known or 'none; is tidings installed?'}")
 
 
-async def open_store(url: str) -> Store:
+def open_store(url: str) -> Store:
     """An open store for this URL; apps of one process on one URL share it, and with it one commit for all.
 
-    Close it with `close_store`.
+    Let go of it with `release`.
 
     Raises:
         BadUrl: The URL cannot be read.
@@ -39,23 +41,26 @@ async def open_store(url: str) -> Store:
     """
     if parse_url(url).path == "":  # in memory: every app has its own
         store = make_store(url)
-        await store.open()
+        store.open_now()
         return store
     key = (url, os.getpid())  # a forked child opens its own
-    store, users = _shared.get(key, (None, 0))  # type: ignore[assignment]
-    if store is None:
-        store = make_store(url)
-        await store.open()
-    _shared[key] = (store, users + 1)
+    with _lock:
+        if key in _shared:
+            store, users = _shared[key]
+        else:
+            store, users = make_store(url), 0
+            store.open_now()
+        _shared[key] = (store, users + 1)
     return store
 
 
-async def close_store(store: Store) -> None:
-    """Close a store from `open_store` once its last user lets go of it."""
-    for key, (shared, users) in list(_shared.items()):
-        if shared is store:
-            if users > 1:
-                _shared[key] = (shared, users - 1)
-                return
-            del _shared[key]
-    await store.close()
+def release(store: Store) -> bool:
+    """Let go of a store from `open_store`; True when nobody else uses it and the caller is to close it."""
+    with _lock:
+        for key, (shared, users) in list(_shared.items()):
+            if shared is store:
+                if users > 1:
+                    _shared[key] = (shared, users - 1)
+                    return False
+                del _shared[key]
+    return True

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
-from tidings.core.cloudevent import check_headers
 from tidings.core.codec import Codec, encode_json
 from tidings.core.envelope import SLOTS, Envelope, slot_of
 from tidings.core.message import Gone, MessageType, check_key, message_type
@@ -107,6 +106,8 @@ class Outgoing:
         trace = cause.traceparent if cause is not None else None
         extras: bytes | None = None
         if headers:
+            from tidings.core.cloudevent import check_headers  # noqa: PLC0415 - only who gives headers pays for it
+
             checked = dict(check_headers(headers))
             trace = checked.pop("traceparent", trace)
             extras = encode_json(checked) if checked else None
@@ -129,7 +130,9 @@ class Outgoing:
             data,
         )
 
-    def envelopes(self, messages: Sequence[Any], *, id: str | None, headers: Mapping[str, str] | None) -> list[Envelope]:
+    def envelopes(
+        self, messages: Sequence[Any], *, id: str | None, headers: Mapping[str, str] | None
+    ) -> list[Envelope]:
         """The envelopes of several messages, in order.
 
         Raises:

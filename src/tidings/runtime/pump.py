@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import traceback
 from collections.abc import Sequence
 from typing import NoReturn
@@ -15,18 +16,17 @@ from typing import NoReturn
 import msgspec
 
 from tidings.core.delivery import settle
-from tidings.core.envelope import SLOTS, Envelope
 from tidings.core.lanes import Lanes
-from tidings.core.newest import newest_only
-from tidings.core.ports import CRASHED, Append, Consumer, Delivery, Feed, Held, Settle, Store
+from tidings.core.ports import CRASHED, Consumer, Delivery, Feed, Held, Settle, Store
 from tidings.core.subscription import Subscription
 from tidings.errors import Fenced, OutcomeUnknown, StoreError, Unreadable
 from tidings.runtime.batch import run_batch
 from tidings.runtime.catchup import reached
 from tidings.runtime.clock import MICROSECONDS, Clock
 from tidings.runtime.dispatch import UNSEEN, Dispatch
-from tidings.runtime.ended import Ended
+from tidings.runtime.intake import Intake
 from tidings.runtime.outgoing import HANDLING, Outgoing
+from tidings.runtime.settlement import Ended, settlements
 from tidings.runtime.transaction import OpenTransaction
 
 log = logging.getLogger("tidings")
@@ -34,11 +34,11 @@ log = logging.getLogger("tidings")
 MOST_AHEAD = 512
 """Deliveries held in memory per subscription at most; fewer while handlers are slow."""
 
-CRASHES = 3
-"""Starts that ended with the worker before a message becomes a dead letter, whatever its retry policy allows."""
-
 LONGEST_TRANSACTION = 10.0
 """Seconds a handler may hold the right to write; then its attempt fails, so that others can go on."""
+
+CLAIM_AGAIN = 0.1
+"""Seconds after a refused result before the slots are claimed again."""
 
 LOOK = 0.5
 """Seconds between looks for held deliveries that someone else put back to work."""
@@ -66,14 +66,10 @@ class Pump:
         self.suspends = not subscription.transactional  # until a handler was seen to await something else than its tx
         self.running: dict[int, Delivery] = {}  # by id(): hashing a delivery would hash its data
         self._void: set[int] = set()  # running ones whose slot was lost: whatever they end with is refused
-        self.want = 0
+        self._want = 0
+        self._claim_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
-        self.rows: dict[int, Held] = {}  # held deliveries in memory, by row id
-        self.parked: list[Held] = []  # to be held with the next commit
-        self._failing: set[str] = set()  # keys whose failure is not committed yet
-        self._any_held = True
-        self._look = True
-        self._due: int | None = None
+        self.intake = Intake(store, subscription, consumer, clock)
         self._ahead = 2 * subscription.concurrency
         self._handed = 0.0
 
@@ -89,10 +85,10 @@ class Pump:
     async def step(self) -> bool:
         """One round; True when there is reason for another at once."""
         self._adapt()
-        if not self.consumer.feeds and self.want:
-            await self.claim(self.want)
+        if asyncio.get_running_loop().time() >= self._claim_at:
+            await self._claim()
         room = self._ahead - self.in_memory
-        taken = await self.take(room) if room > 0 else []
+        taken = await self._take(room) if room > 0 else []
         await self.flush(taken)
         while taken and not self.suspends and not self.stopping:
             taken = await run_batch(self, taken)
@@ -102,15 +98,16 @@ class Pump:
         return bool(taken) and self.in_memory < self._ahead
 
     async def _wait(self) -> None:
-        if self.ended or self.parked:
+        if self.ended or self.intake.parked:
             return
         now = self.clock.now()
-        pause = LOOK if self._due is None else max(0.0, min(LOOK, (self._due - now) / MICROSECONDS))
+        pause = LOOK if self.intake.due is None else max(0.0, min(LOOK, (self.intake.due - now) / MICROSECONDS))
+        pause = max(0.0, min(pause, self._claim_at - asyncio.get_running_loop().time()))
         try:
             async with asyncio.timeout(pause):
                 await self.wake.wait()
         except TimeoutError:
-            self._look = True
+            self.intake.look = True
 
     @property
     def in_memory(self) -> int:
@@ -130,83 +127,29 @@ class Pump:
             self._ahead = max(2 * self.subscription.concurrency, self._ahead // 2)
             self._handed = now
 
-    # ---- taking --------------------------------------------------------------------------------------------------
+    # ---- taking ---------------------------------------------------------------------------------------------------
 
-    async def take(self, room: int) -> list[Delivery]:
-        """Deliveries to hand over now: held ones that are due, then fresh ones; keys in trouble are parked."""
-        taken = await self._take_held(room) if self._look and self._any_held else []
-        fresh = await self.consumer.fetch(room - len(taken))
-        if not fresh:
-            return taken
-        if self._any_held or self._failing:
-            keys = [envelope.key for envelope in fresh if envelope.key is not None]
-            parks = self.subscription.on_dead == "park"
-            blocked = await self.store.blocked(self.group, keys, dead=parks) | self._failing
-            if blocked:
-                passing = []
-                for envelope in fresh:
-                    if envelope.key in blocked:
-                        self._park(envelope)
-                    else:
-                        passing.append(envelope)
-                fresh = passing
-        deliveries = [Delivery(envelope) for envelope in fresh]
-        if self.subscription.newest:
-            deliveries, superseded = newest_only(deliveries)
-            self.ended.extend(Ended(delivery) for delivery in superseded)
-        taken.extend(deliveries)
+    async def _take(self, room: int) -> list[Delivery]:
+        taken = await self.intake.take(room, self.in_memory)
+        if self.intake.superseded:
+            self.ended.extend(Ended(delivery) for delivery in self.intake.superseded)
+            self.intake.superseded.clear()
         return taken
-
-    async def _take_held(self, room: int) -> list[Delivery]:
-        self._look = False
-        slots, now = self._key_slots(), self.clock.now()
-        taken: list[Delivery] = []
-        for row in await self.store.due(self.group, slots, now, room):
-            if row.id in self.rows:
-                continue
-            if row.reason == CRASHED:
-                if row.attempt >= max(CRASHES, self.subscription.retry.attempts):
-                    self.parked.append(msgspec.structs.replace(row, state="dead"))
-                    self._look = True
-                    continue
-                if row.attempt > 1 and (taken or self.in_memory):
-                    self._look = True  # a suspect runs alone, so that only it can be to blame
-                    break
-            self.rows[row.id] = row
-            taken.append(Delivery(row.envelope, row.attempt + 1, row.id))
-            if row.reason == CRASHED and row.attempt > 1:
-                self._look = True
-                break
-        if not taken:
-            self._due = await self.store.next_due(self.group, slots)
-            self._any_held = bool(await self.store.held(group=self.group, limit=1)) or bool(self.parked)
-        return taken
-
-    def _key_slots(self) -> list[int]:
-        """The slots of keys whose held deliveries are this worker's: all of them in a group of one slot."""
-        held = self.consumer.slots
-        return list(range(SLOTS)) if held and self.subscription.slots == 1 else held
-
-    def _park(self, envelope: Envelope) -> None:
-        reason = "waits behind an earlier one of its key"
-        now = self.clock.now()
-        self.parked.append(Held(0, self.group, envelope.position, "parked", 0, 0, envelope, reason, since=now))
 
     async def take_more(self) -> list[Delivery]:
-        """The next batch, if there is one right away."""
+        """The next batch, if there is one right away and the leases are as they should be."""
         self._adapt()
-        return [] if self.stopping or self.suspends else await self.take(self._ahead)
+        if self.stopping or self.suspends or asyncio.get_running_loop().time() >= self._claim_at:
+            return []
+        return await self._take(self._ahead)
 
     def takes(self, delivery: Delivery) -> bool:
         """True when a delivery may be handled now; otherwise it is put where it belongs."""
         envelope = delivery.envelope
         if self.consumer.feed_of(envelope) is None:
             return False
-        if self._failing and envelope.key in self._failing:
-            if delivery.held:
-                self.rows.pop(delivery.held, None)
-            else:
-                self._park(envelope)
+        if self.intake.failing and envelope.key in self.intake.failing:
+            self.intake.forget([delivery])
             return False
         return True
 
@@ -253,22 +196,17 @@ class Pump:
             else:
                 tx.outbox.extend(append)
                 await self._commit_alone(tx, delivery)
-        except asyncio.CancelledError as error:
+        except BaseException as error:
             if tx is not None:
                 await tx.rollback()
-            if tx is None or not tx.expired:
+            if isinstance(error, asyncio.CancelledError) and (tx is None or not tx.expired):
                 raise  # drained: not acknowledged
-            self.failed(delivery, TimeoutError(str(error)))
-        except (Fenced, OutcomeUnknown, StoreError) as error:
-            log.warning("%s: %s", self.group, error.what)
-            if tx is not None:
-                await tx.rollback()
-            if id(delivery) not in self._void:
+            if id(delivery) in self._void:
+                return
+            if isinstance(error, Fenced | OutcomeUnknown | StoreError):
+                log.warning("%s: %s", self.group, error.what)
                 self.reset()  # nobody knows what of it is in the store: the store itself decides
-        except BaseException as error:  # noqa: BLE001 - whatever a handler raises is a failed attempt, SystemExit too
-            if tx is not None:
-                await tx.rollback()
-            if id(delivery) not in self._void:
+            else:
                 self.failed(delivery, error)
 
     def transaction(self) -> OpenTransaction:
@@ -293,7 +231,7 @@ class Pump:
 
     def failed(self, delivery: Delivery, error: BaseException) -> None:
         """Decide what becomes of a delivery whose attempt failed, and park those of its key that wait in memory."""
-        row = self.rows.get(delivery.held)
+        row = self.intake.rows.get(delivery.held)
         envelope = delivery.envelope
         trace = "" if isinstance(error, Unreadable) else "".join(traceback.format_exception(error))
         it = self.subscription
@@ -302,12 +240,8 @@ class Pump:
         log.log(level, "%s: %s %s: %s", self.group, envelope.type, envelope.id, held.history[-1])
         self.ended.append(Ended(delivery, held))
         if envelope.key is not None and not (held.state == "dead" and it.on_dead == "skip"):
-            self._failing.add(envelope.key)
-            for waiting in self.lanes.drop(lambda other: other.envelope.key == envelope.key):
-                if waiting.held:
-                    self.rows.pop(waiting.held, None)
-                else:
-                    self._park(waiting.envelope)
+            self.intake.failing.add(envelope.key)
+            self.intake.forget(self.lanes.drop(lambda other: other.envelope.key == envelope.key))
 
     # ---- settling ------------------------------------------------------------------------------------------------
 
@@ -318,77 +252,20 @@ class Pump:
             await self._commit(feed, op)
         self.settled(ended, parked)
 
-    def settlements(
-        self, starting: Sequence[Delivery]
-    ) -> tuple[list[Ended], list[Held], list[tuple[Feed, Settle]]]:
-        """What ended and what is parked since the last time, and the operations that settle it, one per feed."""
+    def settlements(self, starting: Sequence[Delivery]) -> tuple[list[Ended], list[Held], list[tuple[Feed, Settle]]]:
+        """What ended and what is parked since the last time, and the operations that settle it."""
         ended, self.ended = self.ended, []
-        parked, self.parked = self.parked, []
-        consumer = self.consumer
-        hold: dict[int, list[Held]] = {}
-        done: dict[int, list[int]] = {}
-        append: dict[int, list[Envelope]] = {}
-        later: dict[int, list[Append]] = {}
-        moving = bool(starting)
-        for end in ended:
-            delivery = end.delivery
-            feed = consumer.feed_of(delivery.envelope)
-            if feed is None:
-                continue
-            moving = True
-            at = id(feed)
-            if not delivery.held:
-                feed.watermark.finished(delivery.envelope.position)
-            if end.committed:
-                continue
-            if end.held is not None:
-                hold.setdefault(at, []).append(end.held)
-            elif delivery.held:
-                done.setdefault(at, []).append(delivery.held)
-            if end.append:
-                append.setdefault(at, []).extend(end.append)
-            if end.later:
-                later.setdefault(at, []).extend(end.later)
-        for row in parked:
-            feed = consumer.feed_of(row.envelope)
-            if feed is not None:
-                moving = True
-                if not row.id:
-                    feed.watermark.finished(row.position)
-                hold.setdefault(id(feed), []).append(row)
-        for delivery in starting:
-            if delivery.held:
-                feed = consumer.feed_of(delivery.envelope)
-                if feed is not None:
-                    row = self.rows[delivery.held]
-                    started = msgspec.structs.replace(
-                        row, attempt=delivery.attempt, reason=CRASHED, state="retry", due=0
-                    )
-                    hold.setdefault(id(feed), []).append(started)
-        if not moving and not self._scanned():
+        parked, self.intake.parked = self.intake.parked, []
+        if not (ended or parked or starting or self._scanned()):
             return ended, parked, []
-        ops = []
-        durable = bool(ended or parked)
-        for feed in consumer.feeds:
-            at = id(feed)
-            position = feed.watermark.position
-            checkpoint = position if position > feed.flushed else None
-            started = feed.cursor if starting else None
-            if checkpoint is None and started is None and at not in hold and at not in done and at not in append:
-                continue
-            op = Settle(
-                self.group,
-                dict(feed.slots),
-                checkpoint,
-                started,
-                hold.get(at, ()),
-                done.get(at, ()),
-                (),
-                append.get(at, ()),
-                later.get(at, ()),
-                durable,
+        marks = [
+            msgspec.structs.replace(
+                self.intake.rows[each.held], attempt=each.attempt, reason=CRASHED, state="retry", due=0
             )
-            ops.append((feed, op))
+            for each in starting
+            if each.held
+        ]
+        ops = settlements(self.consumer, ended, parked, marks, mark=bool(starting))
         return ended, parked, ops
 
     def _scanned(self) -> bool:
@@ -412,6 +289,7 @@ class Pump:
             except Fenced as error:
                 log.warning("%s: %s", self.group, error.what)
                 self._forget_slots(self.consumer.lose(feed))
+                self._claim_at = asyncio.get_running_loop().time() + CLAIM_AGAIN
                 return
             except StoreError as error:
                 if not error.transient:
@@ -429,40 +307,48 @@ class Pump:
         for end in ended:
             self.handled += 1
             if end.delivery.held:
-                self.rows.pop(end.delivery.held, None)
-                self._look = True
+                self.intake.rows.pop(end.delivery.held, None)
+                self.intake.look = True
             if end.held is not None:
-                self._any_held = self._look = True
+                self.intake.held_changed()
                 if end.held.envelope.key is not None:
-                    self._failing.discard(end.held.envelope.key)
+                    self.intake.failing.discard(end.held.envelope.key)
         if parked:
-            self._any_held = self._look = True
+            self.intake.held_changed()
 
     # ---- leases and drain ----------------------------------------------------------------------------------------
 
-    async def claim(self, want: int) -> None:
-        """Renew the leases; take or give slots towards `want`."""
-        self.want = want
-        surplus = len(self.consumer.slots) - want
+    def share(self, want: int) -> None:
+        """Set how many slots this worker should hold; the pump sees to it between two rounds."""
+        if want != self._want or want != len(self.consumer.slots) or any(feed.closing for feed in self.consumer.feeds):
+            self._want = want
+            self._claim_at = 0.0
+            self.wake.set()
+
+    async def _claim(self) -> None:
+        """Take or hand back slots, at a moment when everything taken is in its lane or settled."""
+        consumer = self.consumer
+        surplus = len(consumer.slots) - self._want
         if surplus > 0:
-            leaving = set(self.consumer.slots[:surplus])
-            self._release(self.lanes.drop(lambda item: self.consumer.slot_of(item.envelope) in leaving))
+            leaving = set(consumer.slots[:surplus])
+            self.intake.release(self.lanes.drop(lambda item: consumer.slot_of(item.envelope) in leaving))
             taken = [*self.running.values(), *(end.delivery for end in self.ended)]
             unfinished = [item.envelope for item in taken if not item.held]
-            self.consumer.split(leaving, [*unfinished, *(row.envelope for row in self.parked if not row.id)])
-        before = set(self.consumer.slots)
-        self._forget_slots(await self.consumer.claim(want))
-        if set(self.consumer.slots) - before:
-            self._any_held = self._look = True
-            self.wake.set()
+            consumer.split(leaving, [*unfinished, *(row.envelope for row in self.intake.parked if not row.id)])
+            await self.flush()
+        before = set(consumer.slots)
+        self._claim_at = math.inf
+        self._forget_slots(await consumer.claim(self._want))
+        if set(consumer.slots) - before:
+            self.intake.held_changed()
 
     def reset(self) -> None:
         """Let go of everything in memory and take it up again from what the store says."""
+        self._claim_at = asyncio.get_running_loop().time() + CLAIM_AGAIN
         for feed in list(self.consumer.feeds):
             self._forget_slots(self.consumer.lose(feed))
         self.ended.clear()
-        self.parked.clear()
-        self._failing.clear()
+        self.intake.clear()
 
     def _forget_slots(self, slots: set[int]) -> None:
         """Drop what waits in memory for slots that belong to another worker now."""
@@ -470,11 +356,11 @@ class Pump:
             return
         mine = self.consumer.slot_of
         for waiting in self.lanes.drop(lambda item: mine(item.envelope) in slots):
-            self.rows.pop(waiting.held, None)
-        self.parked = [row for row in self.parked if mine(row.envelope) not in slots]
+            self.intake.rows.pop(waiting.held, None)
+        self.intake.parked = [row for row in self.intake.parked if mine(row.envelope) not in slots]
         self.ended = [end for end in self.ended if mine(end.delivery.envelope) not in slots]
         self._void |= {at for at, item in self.running.items() if mine(item.envelope) in slots}
-        self._any_held = self._look = True
+        self.intake.held_changed()
         self.wake.set()
 
     async def drain(self, deadline: float) -> int:
@@ -489,23 +375,9 @@ class Pump:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5.0)
-        self._release([*waiting, *cut])
+        self.intake.release([*waiting, *cut])
         await self.flush()
         return len(cut)
-
-    def _release(self, unfinished: Sequence[Delivery]) -> None:
-        """Hold what was taken and not finished, so that the checkpoint can pass what was finished after it."""
-        now = self.clock.now()
-        for delivery in unfinished:
-            envelope = delivery.envelope
-            row = self.rows.pop(delivery.held, None)
-            if row is not None:
-                self.parked.append(row)  # as it was before this attempt was marked
-            else:
-                reason = "released when its worker stopped"
-                self.parked.append(
-                    Held(0, self.group, envelope.position, "retry", 0, 0, envelope, reason, since=now)
-                )
 
     async def finished(self, position: int) -> bool:
         """True when the whole group, here or elsewhere, has finished everything up to a position."""
@@ -516,4 +388,4 @@ class Pump:
     @property
     def idle(self) -> bool:
         """True when nothing is taken, ending, due or waiting for a retry, as far as this worker knows."""
-        return not self.in_memory and not self.parked and self._due is None and not self._look
+        return not self.in_memory and not self.intake.parked and self.intake.due is None and not self.intake.look

@@ -36,7 +36,10 @@ class Seeding:
         """Seed whenever a bootstrap is unfinished and this worker holds the group's first slot."""
         while True:
             try:
-                while 0 in self._pump.consumer.slots and (cursor := await self._store.seeding(self._pump.group)) is not None:
+                while (
+                    0 in self._pump.consumer.slots
+                    and (cursor := await self._store.seeding(self._pump.group)) is not None
+                ):
                     await self._page(cursor)
             except StoreError as error:
                 if not error.transient:

@@ -27,7 +27,19 @@ class OpenTransaction:
         later: Appends with a due time, stored when it commits.
     """
 
-    __slots__ = ("_begin", "_clock", "_limit", "_outgoing", "_watch", "closed", "expired", "later", "outbox", "raw", "touched")
+    __slots__ = (
+        "_begin",
+        "_clock",
+        "_limit",
+        "_outgoing",
+        "_watch",
+        "closed",
+        "expired",
+        "later",
+        "outbox",
+        "raw",
+        "touched",
+    )
 
     def __init__(
         self,
@@ -69,9 +81,10 @@ class OpenTransaction:
                 self._watch = loop.call_later(self._limit, self._expire, asyncio.current_task())
         return self.raw
 
-    def _expire(self, task: asyncio.Task[object]) -> None:
+    def _expire(self, task: asyncio.Task[Any] | None) -> None:
         self.expired = True
-        task.cancel(f"the transaction was held for {self._limit} s; do network calls before the first statement")
+        if task is not None:
+            task.cancel(f"held its transaction for {self._limit} s; do network calls before the first statement")
 
     async def execute(self, sql: str, *params: Any) -> Rows:
         """Run one SQL statement; see `tidings.Transaction.execute`."""
@@ -97,7 +110,9 @@ class OpenTransaction:
         else:
             self.later.append(Append(envelopes, ANY, due))
 
-    async def send(self, command: object, *, after: float | timedelta | None = None, at: datetime | None = None) -> None:
+    async def send(
+        self, command: object, *, after: float | timedelta | None = None, at: datetime | None = None
+    ) -> None:
         """Send a command when this transaction commits."""
         await self.publish(command, after=after, at=at)
 

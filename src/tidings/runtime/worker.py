@@ -157,7 +157,8 @@ class Worker:
 
     async def _beat(self) -> None:
         members: Sequence[str] = await self.store.write(Beat(self.app, self.member, self.lease))
-        await asyncio.gather(*(pump.claim(share(pump, self.member, members)) for pump in self.pumps))
+        for pump in self.pumps:
+            pump.share(share(pump, self.member, members))
 
     async def _keep_watching(self) -> None:
         head = await self.store.head()

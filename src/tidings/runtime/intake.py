@@ -1,0 +1,147 @@
+"""The intake of one pump: what is to be handled next, and what has to wait behind a failure of its key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from tidings.core.envelope import SLOTS, Envelope
+from tidings.core.newest import newest_only
+from tidings.core.ports import CRASHED, Consumer, Delivery, Held, State, Store
+from tidings.core.subscription import Subscription
+from tidings.runtime.clock import Clock
+
+CRASHES = 3
+"""Starts that ended with the worker before a message becomes a dead letter, whatever its retry policy allows."""
+
+WAITS = "waits behind an earlier one of its key"
+RELEASED = "released when its worker stopped"
+
+
+class Intake:
+    """Takes deliveries from the log and from the table of held ones, and keeps each key in order.
+
+    Attributes:
+        rows: Held deliveries in memory, by row id.
+        parked: Deliveries to be held with the next commit.
+        superseded: Deliveries that a newer one of their key replaces; they end unseen.
+        failing: Keys whose failure is decided but not committed: what follows of them is parked.
+        look: True when held deliveries may have become due.
+        due: Microseconds since 1970 UTC when the next held delivery is due; None when none is.
+    """
+
+    def __init__(self, store: Store, subscription: Subscription, consumer: Consumer, clock: Clock) -> None:
+        """Wire the parts; nothing is read yet."""
+        self._store = store
+        self._subscription = subscription
+        self._consumer = consumer
+        self._clock = clock
+        self._any_held = True
+        self.rows: dict[int, Held] = {}
+        self.parked: list[Held] = []
+        self.superseded: list[Delivery] = []
+        self.failing: set[str] = set()
+        self.look = True
+        self.due: int | None = None
+
+    def held_changed(self) -> None:
+        """Note that the table of held deliveries is not what it was."""
+        self._any_held = self.look = True
+
+    def clear(self) -> None:
+        """Forget everything; the store knows."""
+        self.rows.clear()
+        self.parked.clear()
+        self.superseded.clear()
+        self.failing.clear()
+        self.held_changed()
+
+    async def take(self, room: int, in_memory: int) -> list[Delivery]:
+        """Deliveries to hand over now: held ones that are due, then fresh ones; keys in trouble are parked.
+
+        Args:
+            room: How many at most, about.
+            in_memory: How many are being handled already.
+        """
+        taken: list[Delivery] = []
+        if self.look and self._any_held:
+            taken = await self._take_held(room, in_memory)
+        elif self.look:
+            self.look, self.due = False, None
+        fresh = await self._consumer.fetch(room - len(taken))
+        if not fresh:
+            return taken
+        if self._any_held or self.failing:
+            keys = [envelope.key for envelope in fresh if envelope.key is not None]
+            parks = self._subscription.on_dead == "park"
+            blocked = await self._store.blocked(self._consumer.group, keys, dead=parks) | self.failing
+            for envelope in fresh:
+                if envelope.key in blocked:
+                    self.park(envelope)
+            fresh = [envelope for envelope in fresh if envelope.key not in blocked]
+        deliveries = [Delivery(envelope) for envelope in fresh]
+        if self._subscription.newest:
+            deliveries, superseded = newest_only(deliveries)
+            self.superseded.extend(superseded)
+        return taken + deliveries if taken else deliveries
+
+    async def _take_held(self, room: int, in_memory: int) -> list[Delivery]:
+        self.look = False
+        group, slots = self._consumer.group, self._key_slots()
+        taken: list[Delivery] = []
+        for row in await self._store.due(group, slots, self._clock.now(), room):
+            if row.id in self.rows:
+                continue
+            suspect = row.reason == CRASHED and row.attempt > 1
+            if row.reason == CRASHED and row.attempt >= max(CRASHES, self._subscription.retry.attempts):
+                self._bury(row)
+                continue
+            if suspect and (taken or in_memory):
+                self.look = True  # a suspect runs alone, so that only it can be to blame
+                break
+            self.rows[row.id] = row
+            taken.append(Delivery(row.envelope, row.attempt + 1, row.id))
+            if suspect:
+                self.look = True
+                break
+        if not taken:
+            self.due = await self._store.next_due(group, slots)
+            self._any_held = bool(await self._store.held(group=group, limit=1)) or bool(self.parked)
+        return taken
+
+    def _bury(self, row: Held) -> None:
+        """A delivery whose handler stopped the worker again and again becomes a dead letter."""
+        history = [*row.history, f"attempt {row.attempt}: {CRASHED}; dead letter"]
+        self.parked.append(msgspec.structs.replace(row, state="dead", history=history))
+        self.look = True
+
+    def _key_slots(self) -> list[int]:
+        """The slots of keys whose held deliveries are this worker's: all of them in a group of one slot."""
+        held = self._consumer.slots
+        return list(range(SLOTS)) if held and self._subscription.slots == 1 else held
+
+    def park(self, envelope: Envelope) -> None:
+        """Hold a fresh delivery behind the one of its key that failed."""
+        self._hold(envelope, "parked", WAITS)
+
+    def release(self, deliveries: Sequence[Delivery]) -> None:
+        """Hold what was taken and not finished, so that the checkpoint can pass what was finished after it."""
+        for delivery in deliveries:
+            row = self.rows.pop(delivery.held, None)
+            if row is not None:
+                self.parked.append(row)  # as it was before this attempt was marked
+            else:
+                self._hold(delivery.envelope, "retry", RELEASED)
+
+    def forget(self, deliveries: Sequence[Delivery]) -> None:
+        """Drop from memory what is held in the store anyway; park what is fresh."""
+        for delivery in deliveries:
+            if delivery.held:
+                self.rows.pop(delivery.held, None)
+            else:
+                self.park(delivery.envelope)
+
+    def _hold(self, envelope: Envelope, state: State, reason: str) -> None:
+        group, now = self._consumer.group, self._clock.now()
+        self.parked.append(Held(0, group, envelope.position, state, 0, 0, envelope, reason, since=now))
