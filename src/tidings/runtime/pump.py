@@ -20,7 +20,7 @@ from tidings.core.lanes import Lanes
 from tidings.core.ports import CRASHED, Consumer, Delivery, Feed, Held, Settle, Store
 from tidings.core.subscription import Subscription
 from tidings.errors import Fenced, OutcomeUnknown, StoreError, Unreadable
-from tidings.runtime.batch import run_batch
+from tidings.runtime.batch import LONGEST, run_batch
 from tidings.runtime.catchup import reached
 from tidings.runtime.clock import MICROSECONDS, Clock
 from tidings.runtime.dispatch import UNSEEN, Dispatch
@@ -33,6 +33,8 @@ log = logging.getLogger("tidings")
 
 MOST_AHEAD = 512
 """Deliveries held in memory per subscription at most; fewer while handlers are slow."""
+
+LEAST_AHEAD = 32
 
 LONGEST_TRANSACTION = 10.0
 """Seconds a handler may hold the right to write; then its attempt fails, so that others can go on."""
@@ -70,7 +72,7 @@ class Pump:
         self._claim_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self.intake = Intake(store, subscription, consumer, clock)
-        self._ahead = 2 * subscription.concurrency
+        self._ahead = LEAST_AHEAD
         self._handed = 0.0
 
     # ---- the loop ------------------------------------------------------------------------------------------------
@@ -91,6 +93,7 @@ class Pump:
         taken = await self._take(room) if room > 0 else []
         await self.flush(taken)
         while taken and not self.suspends and not self.stopping:
+            self._handed = asyncio.get_running_loop().time()
             taken = await run_batch(self, taken)
         self.hand_over(taken)
         if taken:
@@ -116,15 +119,15 @@ class Pump:
 
     def _adapt(self) -> None:
         """Take more ahead while handlers keep up, less while they are slow: a crash makes suspects of what was taken."""
-        now = asyncio.get_running_loop().time()
         if not self._handed:
             return
+        now = asyncio.get_running_loop().time()
         if not len(self.lanes):
-            if now - self._handed < 0.05:  # noqa: PLR2004 - seconds; the window is worth about 100 ms of handling
+            if now - self._handed < 2 * LONGEST:
                 self._ahead = min(MOST_AHEAD, self._ahead * 2)
             self._handed = 0.0
-        elif now - self._handed > 0.25:  # noqa: PLR2004 - seconds
-            self._ahead = max(2 * self.subscription.concurrency, self._ahead // 2)
+        elif now - self._handed > 5 * LONGEST:
+            self._ahead = max(LEAST_AHEAD, self._ahead // 2)
             self._handed = now
 
     # ---- taking ---------------------------------------------------------------------------------------------------
