@@ -65,7 +65,7 @@ def owner_of(changes: Changes, group: str) -> str | None:
 
 
 def beat(changes: Changes, op: Beat) -> list[str]:
-    """Note that a worker lives, or leaves; returns the members of its app that live."""
+    """Note that a worker lives and renew its leases, or that it leaves; returns the members of its app that live."""
     connection = changes.connection
     now = changes.now()
     if op.leaving:

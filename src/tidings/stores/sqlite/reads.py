@@ -202,6 +202,12 @@ def seeding(readers: Readers, group: str) -> str | None:
     return result
 
 
+def next_timer(readers: Readers) -> int | None:
+    """When the next timer is due."""
+    result: int | None = readers.one("SELECT min(due) FROM tidings_timer")
+    return result
+
+
 def marks(readers: Readers, group: str, after: int) -> set[int]:
     """Positions handled out of order."""
     rows = readers.rows("SELECT position FROM tidings_mark WHERE name = ? AND position > ?", (group, after))

@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 from tidings.core.envelope import Envelope
 from tidings.core.guarantees import Guarantees
 from tidings.core.ports import Backlog, CurrentState, Held, Op, State
-from tidings.errors import BadUrl, NotOpen, StoreUnavailable
+from tidings.core.url import parse_url
+from tidings.errors import NotOpen, StoreUnavailable
 from tidings.stores.sqlite import reads
 from tidings.stores.sqlite.committer import Committer
 from tidings.stores.sqlite.connection import check_place, connect, network_of
@@ -63,9 +64,10 @@ class SqliteStore:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self.url = url
-        self._path_text = _path_of(url)
-        self._in_memory = self._path_text == ":memory:"
+        parsed = parse_url(url, ("sqlite",))
+        self.url = parsed.safe
+        self._path_text = parsed.path
+        self._in_memory = not parsed.path
         self.guarantees = Guarantees(
             name="SQLite",
             ordered=True,
@@ -92,8 +94,9 @@ class SqliteStore:
             StoreUnavailable: The file cannot be opened or created; says why, and the cure.
             WrongStore: The file is no tidings store, or one of a newer version.
         """
-        if self._threads:
-            await asyncio.get_running_loop().run_in_executor(None, self.open_now)
+        loop = _running_loop()
+        if loop is not None and self._threads:
+            await loop.run_in_executor(None, self.open_now)
         else:
             self.open_now()
 
@@ -147,9 +150,10 @@ class SqliteStore:
         """Finish waiting writes and close. Safe to call twice."""
         if self._writer is None:
             return
-        if self._threads:
+        loop = _running_loop()
+        if loop is not None and self._threads:
             self._rooms.close()
-            await asyncio.get_running_loop().run_in_executor(None, self.close_now)
+            await loop.run_in_executor(None, self.close_now)
         else:
             self.close_now()
 
@@ -324,6 +328,11 @@ class SqliteStore:
         self._is_open()
         return reads.next_timer(self._readers)
 
+    async def next_timer(self) -> int | None:
+        """Microseconds since 1970 UTC when the next timer is due, or None."""
+        self._is_open()
+        return reads.next_timer(self._readers)
+
     async def seeding(self, group: str) -> str | None:
         """The cursor of a replica's unfinished bootstrap ("" at its start), or None when there is none."""
         self._is_open()
@@ -358,14 +367,9 @@ def _in_loop() -> bool:
     return True
 
 
-def _path_of(url: str) -> str:
-    scheme, _, rest = url.partition(":")
-    if scheme != "sqlite" or not rest:
-        raise BadUrl(
-            f"{url!r} is not the URL of an SQLite store", "sqlite:shop.db, sqlite:///abs/shop.db, sqlite::memory:"
-        )
-    if rest.startswith("//"):
-        if not rest.startswith("///"):
-            raise BadUrl(f"{url!r} names a host", "an absolute path has three slashes: sqlite:///abs/shop.db")
-        rest = rest[2:]
-    return rest
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    """The loop of this thread; None where a blocking caller drives a coroutine by hand."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
