@@ -10,8 +10,10 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from functools import cached_property
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 from uuid import UUID
+
+from typing_extensions import TypeForm
 
 from tidings.core.codec import Codec
 from tidings.core.message import MessageType, check_name
@@ -37,7 +39,8 @@ class Decider(Generic[S, C, E]):
         decide: (state, command) -> the events that follow: an iterator, any iterable, a single event, or None. Pure.
             It refuses a command by raising.
         evolve: (state, event) -> the next state. Pure; it never refuses, for the event has happened.
-        events: The event types as a union, where the annotation of `evolve` does not name them.
+        events: The event types as a union, where the annotation of `evolve` does not name them. Where `decide` gives
+            only some of them, it also tells the type checker the rest.
         commands: The command types as a union, where the annotation of `decide` does not name them.
         retry: How failures of sent commands are tried again. A refusal is final with `Retry(never=(Refused,))`.
 
@@ -45,6 +48,30 @@ class Decider(Generic[S, C, E]):
         BadDeclaration: The name cannot be used, or `decide` or `evolve` is no plain function.
     """
 
+    @overload
+    def __init__(
+        self,
+        name: str,
+        *,
+        initial: S,
+        decide: Callable[[S, C], Iterable[E] | E | None],
+        evolve: Callable[[S, E], S],
+        events: None = None,
+        commands: object = None,
+        retry: Retry | None = None,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        name: str,
+        *,
+        initial: S,
+        decide: Callable[[S, C], Iterable[E] | E | None],
+        evolve: Callable[[S, E], S],
+        events: TypeForm[E],
+        commands: object = None,
+        retry: Retry | None = None,
+    ) -> None: ...
     def __init__(
         self,
         name: str,

@@ -50,7 +50,8 @@ class Replica(Generic[S]):
         if self.state.kind != "state":
             msg = f"Replica({self.state.name}): the class is declared with @{self.state.kind}"
             raise BadDeclaration(msg, "replicas keep states; for events write a Projection")
-        self.table = check_table(table or re.sub(r"\W", "_", str(self.state.topic)), f"Replica({self.state.name})")
+        self.table = table or re.sub(r"\W", "_", str(self.state.topic))
+        check_table(f"{self.table}_gone", f"Replica({self.state.name}, table=...)")
         self.name = check_name(name or self.table, f"Replica({self.state.name})")
         self._retry = retry or Retry()
 

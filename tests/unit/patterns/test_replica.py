@@ -105,7 +105,7 @@ def test_table_and_name_can_be_chosen() -> None:
     assert 'CREATE TABLE "buyers" (' in replica.schema
 
 
-@pytest.mark.parametrize("table", ["a b", 'x"; DROP TABLE log', "1a", "sqlite_a", "é", "a" * 64, "a.b"])
+@pytest.mark.parametrize("table", ["a b", 'x"; DROP TABLE log', "1a", "sqlite_a", "é", "a" * 59, "a.b"])
 def test_a_table_name_is_an_identifier(table: str) -> None:
     with pytest.raises(BadDeclaration, match="cannot name a table"):
         Replica(Customer, table=table)
