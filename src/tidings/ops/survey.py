@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +62,24 @@ async def views(store: Store) -> dict[str, tuple[str | None, str]]:
     return {name: (fingerprint, tables) for name, fingerprint, tables in rows}
 
 
+async def members(store: Store) -> list[dict[str, Any]]:
+    """The workers that said they live, and whether their lease still holds."""
+    now = time.monotonic()  # the clock of the leases, which all processes of a machine share
+    rows = await store.query("SELECT app, member, expires, lease FROM tidings_member ORDER BY app, member")
+    return [
+        {"app": app, "member": member, "alive": now < expires <= now + lease} for app, member, expires, lease in rows
+    ]
+
+
 def wal_bytes(url: str) -> int:
     """Size of the write-ahead log beside a SQLite file; 0 where there is none."""
     path = Path(f"{parse_url(url).path}-wal")
     return path.stat().st_size if path.exists() else 0
 
 
-def group_row(backlog: Backlog) -> dict[str, Any]:
-    """How a group stands, as a row of output."""
+def group_row(backlog: Backlog, alive: Collection[str] | None = None) -> dict[str, Any]:
+    """How a group stands, as a row of output; of its owners those alive, where that is known."""
+    owners = slots_by_owner(backlog.owners)
     return {
         "group": backlog.group,
         "handler": backlog.where,
@@ -78,7 +89,7 @@ def group_row(backlog: Backlog) -> dict[str, Any]:
         "retrying": backlog.retrying,
         "parked": backlog.parked,
         "dead": backlog.dead,
-        "owners": slots_by_owner(backlog.owners),
+        "owners": {member: slots for member, slots in owners.items() if alive is None or member in alive},
     }
 
 

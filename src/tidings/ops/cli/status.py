@@ -63,13 +63,16 @@ async def survey(store: Store) -> dict[str, Any]:
     """How a store stands, as data."""
     from tidings.core.url import parse_url
     from tidings.ops.cli.text import iso
-    from tidings.ops.survey import group_row, timers, wal_bytes
+    from tidings.ops.survey import group_row, members, timers, wal_bytes
 
     waiting, first = await timers(store)
+    workers = await members(store)
+    alive = {worker["member"] for worker in workers if worker["alive"]}
     return {
         "store": parse_url(store.url).safe,
         "head": await store.head(),
-        "groups": [group_row(backlog) for backlog in await store.backlog()],
+        "groups": [group_row(backlog, alive) for backlog in await store.backlog()],
+        "workers": sorted(alive),
         "timers": {"waiting": waiting, "next": None if first is None else iso(first)},
         "wal_bytes": wal_bytes(store.url),
     }
@@ -90,7 +93,8 @@ def show_overview(context: click.Context) -> None:
 
 def _headline(report: dict[str, Any]) -> str:
     waiting = report["timers"]["waiting"]
-    parts = [one_line(report["store"]), plural(report["head"], "event"), f"WAL {report['wal_bytes'] / 1e6:.1f} MB"]
+    parts = [one_line(report["store"]), plural(report["head"], "event"), plural(len(report["workers"]), "worker")]
+    parts.append(f"WAL {report['wal_bytes'] / 1e6:.1f} MB")
     if waiting:
         parts.append(f"{plural(waiting, 'timer')} waiting, next {report['timers']['next']}")
     return " | ".join(parts)

@@ -72,13 +72,14 @@ class Target:
         url = self.store_url()
 
         async def main() -> T:
-            from tidings.runtime.connect import close_store, open_store
+            from tidings.runtime.connect import make_store
 
-            store = await open_store(url)
+            store = make_store(url)
+            await store.open()
             try:
                 return await work(store)
             finally:
-                await close_store(store)
+                await store.close()
 
         return asyncio.run(main())
 
@@ -102,15 +103,12 @@ def clean(value: str | None, name: str) -> str | None:
     """A value as it was meant: without surrounding blanks, and None when nothing is left.
 
     Raises:
-        BadCommand: It holds quotes or a `~` that a shell should have taken away.
+        BadCommand: It is in quotes, which a shell should have taken away.
     """
     value = (value or "").strip()
     if value[:1] in ("'", '"'):
         msg = f"{name} is {value}, with the quotes as part of it"
         raise BadCommand(msg, f"write it without them: {value.strip(value[0])}")
-    if re.match(r"[a-z]+:(//)?~", value):
-        msg = f"{name} is {value}; nobody replaces the ~ there"
-        raise BadCommand(msg, f"write the whole path: {value.replace('~', str(Path.home()), 1)}")
     return value or None
 
 

@@ -1,0 +1,66 @@
+"""`tidings doctor`: check everything, and say for each finding what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tidings.core.url import parse_url
+from tidings.errors import TidingsError
+from tidings.ops.cli.face import click
+from tidings.ops.cli.failures import CHECK_FAILED
+from tidings.ops.cli.output import Output, output_option
+from tidings.ops.cli.target import Target, find_app, target_options
+from tidings.ops.doctor import Check, file, groups, integrity, log, machine, settings, turnstile
+
+if TYPE_CHECKING:
+    from tidings.core.ports import Store
+    from tidings.runtime.app import App
+
+COLUMNS = {"check": "check", "verdict": "verdict", "found": "found", "fix": "fix"}
+
+
+@click.command()
+@target_options
+@output_option
+@click.option("--deep", is_flag=True, help="Also read every page of the file.")
+def doctor(*, target: Target, output: Output, deep: bool) -> int:
+    """Check the machine, the store and the app, and say what to do.
+
+    Exits with 5 when a check failed. Warnings deserve a look, but no promise is broken.
+    """
+    checks = list(machine())
+    if target.spec is None and target.url is None and find_app() is None:
+        checks.append(
+            Check("store", "warn", "no app and no store here; only the machine was checked", "--app or --store")
+        )
+    else:
+        try:
+            checks += _store(target, deep=deep)
+        except TidingsError as error:
+            checks.append(Check("store" if target.url else "app", "fail", error.what, error.cure))
+    rows = [{"check": each.name, "verdict": each.verdict, "found": each.found, "fix": each.fix} for each in checks]
+    output.rows(rows, COLUMNS, ids="check")
+    return CHECK_FAILED if any(each.verdict == "fail" for each in checks) else 0
+
+
+def _store(target: Target, *, deep: bool) -> list[Check]:
+    app: App | None = None
+    if target.url is None:
+        app = target.app()
+        app.subscriptions()  # says which handler cannot be called
+    url = target.store_url()
+    parsed = parse_url(url)
+    checks = [Check("store", "ok", parsed.safe)]
+    if parsed.scheme == "sqlite":
+        path = Path(parsed.path)
+        checks += file(path)
+        checks.append(turnstile(path))
+        if any(each.verdict == "fail" and each.name != "disk" for each in checks):
+            return checks  # opening it would fail, or wait for ever
+
+    async def look(store: Store) -> list[Check]:
+        found = [*await settings(store), *await log(store), *await groups(store, app)]
+        return [*found, await integrity(store)] if deep else found
+
+    return checks + target.on_store(look)
