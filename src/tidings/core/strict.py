@@ -68,6 +68,19 @@ def read_json(body: bytes, what: str) -> Any:
     return value
 
 
+def place_of(error: Exception, root: str) -> tuple[str, str]:
+    """Where a decoder of msgspec stumbled, as a path such as `data.items[3].x`, and why.
+
+    Args:
+        error: What it raised.
+        root: How the outermost object is called: "data", or "".
+    """
+    reason, _, place = str(error).partition(" - at ")
+    path = root + place.replace("`key` in ", "").strip("`").removeprefix("$")
+    missing = re.match(r"Object missing required field `([^`]+)`", reason)
+    return (f"{path}.{missing[1]}", "it is missing") if missing else (path, reason)
+
+
 def is_deep(data: bytes) -> bool:
     """True where well-formed JSON nests deeper than MAX_DEPTH."""
     if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
