@@ -104,22 +104,7 @@ def envelope_of(attributes: Mapping[str, Any], data: bytes) -> Envelope:
         Unreadable: An attribute is missing, or is not what CloudEvents 1.0 and the limits here allow.
     """
     attributes = {name: value for name, value in attributes.items() if not name.startswith("tidings")}
-    for name, value in attributes.items():
-        _check(name, value)
-    try:
-        event = msgspec.convert(attributes, _Event)
-        key = event.partitionkey
-        if key is None and event.subject is not None:
-            key = msgspec.convert(event.subject, _Key)
-    except msgspec.ValidationError as error:
-        name, reason = place_of(error, "")
-        raise refuse(f"{name.lstrip('.') or 'subject'}: {reason}", "see the CloudEvents specification") from error
-    if not _REFERENCE.fullmatch(event.source):
-        raise refuse(f"source {event.source[:80]!a} is no URI reference", "encode other characters with %")
-    if event.type.startswith("tidings."):
-        raise refuse(f"type {event.type[:80]!r} is reserved", "choose another name")
-    if key is not None and ("\0" in key or len(key.encode()) > MAX_KEY):
-        raise refuse(f"its key is {key[:40]!a}", f"a key has 1 to {MAX_KEY} bytes of UTF-8 without NUL")
+    event, key = _checked(attributes)
     rest = {name: value for name, value in attributes.items() if name not in _OURS}
     trace = rest.pop("traceparent", None)
     if len(rest) > MAX_HEADERS:
@@ -150,6 +135,27 @@ def envelope_of(attributes: Mapping[str, Any], data: bytes) -> Envelope:
         headers=headers,
         data=data,
     )
+
+
+def _checked(attributes: Mapping[str, Any]) -> tuple[_Event, str | None]:
+    """The attributes this library knows, and the key."""
+    for name, value in attributes.items():
+        _check(name, value)
+    try:
+        event = msgspec.convert(attributes, _Event)
+        key = event.partitionkey
+        if key is None and event.subject is not None:
+            key = msgspec.convert(event.subject, _Key)
+    except msgspec.ValidationError as error:
+        name, reason = place_of(error, "")
+        raise refuse(f"{name.lstrip('.') or 'subject'}: {reason}", "see the CloudEvents specification") from error
+    if not _REFERENCE.fullmatch(event.source):
+        raise refuse(f"source {event.source[:80]!a} is no URI reference", "encode other characters with %")
+    if event.type.startswith("tidings."):
+        raise refuse(f"type {event.type[:80]!r} is reserved", "choose another name")
+    if key is not None and ("\0" in key or len(key.encode()) > MAX_KEY):
+        raise refuse(f"its key is {key[:40]!a}", f"a key has 1 to {MAX_KEY} bytes of UTF-8 without NUL")
+    return event, key
 
 
 def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
