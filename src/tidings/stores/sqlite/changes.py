@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
+from tidings.errors import StoreGone
 from tidings.stores.sqlite.files import Presence
 
 INSERT_LOG = "INSERT INTO tidings_log VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
@@ -33,7 +34,7 @@ class Changes:
         grew: True when waiting readers have a reason to look.
     """
 
-    __slots__ = ("_head", "careful", "connection", "grew", "now", "presence", "rows", "states", "versions")
+    __slots__ = ("_floor", "_head", "careful", "connection", "grew", "now", "presence", "rows", "states", "versions")
 
     def __init__(self, connection: sqlite3.Connection, now: Callable[[], float], presence: Presence) -> None:
         """Args: connection: where. now: the lease clock. presence: who lives."""
@@ -46,6 +47,7 @@ class Changes:
         self.versions: dict[str, int] = {}
         self.grew = False
         self._head: int | None = None
+        self._floor = 0
 
     def forget(self) -> None:
         """Start anew: a transaction begins, or something was undone."""
@@ -54,10 +56,9 @@ class Changes:
         self.states.clear()
         self.versions.clear()
 
-    @property
-    def known_head(self) -> int | None:
-        """The last position if this transaction had to know it."""
-        return self._head
+    def committed(self) -> None:
+        """Remember how far the log goes now; it never ends before that again."""
+        self._floor = max(self._floor, self._head or 0)
 
     @property
     def head(self) -> int:
@@ -65,6 +66,13 @@ class Changes:
         if self._head is None:
             row = self.connection.execute("SELECT max(position) FROM tidings_log").fetchone()
             self._head = row[0] or 0
+            if self._head < self._floor:
+                raise StoreGone(
+                    f"the log ends at position {self._head:,}, but position {self._floor:,} was written to it",
+                    "an older copy took the file's place: stop every process that uses it, restore it, and start again",
+                    head=self._head,
+                    written=self._floor,
+                )
         return self._head
 
     @head.setter

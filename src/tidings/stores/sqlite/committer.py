@@ -17,7 +17,7 @@ from tidings.core.ports import Op
 from tidings.errors import OutcomeUnknown, StoreGone, TidingsError
 from tidings.stores.sqlite.apply import APPLY, apply_alone, is_durable, is_risky
 from tidings.stores.sqlite.changes import Changes
-from tidings.stores.sqlite.connection import connect, prepare
+from tidings.stores.sqlite.connection import connect, leak, prepare
 from tidings.stores.sqlite.failures import code_of, explain, is_the_store_s
 from tidings.stores.sqlite.files import Presence, Turnstile
 
@@ -43,6 +43,7 @@ class Committer:
         self._file = str(path)
         self._wal = f"{path}-wal"
         self._turnstile = turnstile
+        self._is_gone = False
         self._volatile = volatile
         turnstile.enter()
         try:
@@ -50,7 +51,7 @@ class Committer:
         finally:
             turnstile.leave()
         self.changes = Changes(self.connection, clock, presence)
-        self.head = self.changes.head
+        self.changes.committed()
         self.checked: set[str] = set()  # statements of handlers that were looked at
         self._durable = True
         self._careful = 0
@@ -66,16 +67,15 @@ class Committer:
         """Apply operations in order in one commit. Returns (result, error) of each, and whether readers should look."""
         durable = self._volatile or any(map(is_durable, ops))
         try:
-            self._enter(durable=durable)
-        except (sqlite3.Error, TidingsError) as error:
+            self._turnstile.enter()
+            try:
+                self._begin(durable=durable)
+                outcomes = self._apply_all(ops)
+                self._commit()
+            finally:
+                self._leave()
+        except Exception as error:  # noqa: BLE001 - given to each caller
             return [(None, explain(error, self._file)) for _ in ops], False
-        try:
-            outcomes = self._apply_all(ops)
-            self._commit()
-        except (sqlite3.Error, TidingsError) as error:
-            return [(None, explain(error, self._file)) for _ in ops], False
-        finally:
-            self._leave()
         return outcomes, self.changes.grew
 
     def begin(self) -> None:
@@ -84,11 +84,35 @@ class Committer:
         Raises:
             StoreError: The store cannot be written.
         """
+        self._turnstile.enter()
         try:
-            self._enter(durable=True)
-        except sqlite3.Error as error:
-            raise explain(error, self._file) from error
-        self.changes.careful = False
+            self._begin(durable=True)
+        except BaseException as error:
+            self._leave()
+            if isinstance(error, sqlite3.Error):
+                raise explain(error, self._file) from error
+            raise
+
+    def begin_at_once(self) -> bool:
+        """Open a transaction for somebody else if that needs no waiting; False when it does.
+
+        Raises:
+            StoreGone: The file is not the one that was opened.
+        """
+        if not self._turnstile.try_enter():
+            return False
+        try:
+            self.connection.execute("PRAGMA busy_timeout = 0")
+            try:
+                self._begin(durable=True)
+            finally:
+                self.connection.execute("PRAGMA busy_timeout = 10000")
+        except BaseException as error:
+            self._leave()
+            if isinstance(error, sqlite3.Error):
+                return False  # the thread that may wait tries again
+            raise
+        return True
 
     def finish(self, *, commit: bool) -> bool:
         """End the open transaction; returns whether readers should look.
@@ -106,22 +130,18 @@ class Committer:
             self._leave()
         return commit and self.changes.grew
 
-    def _enter(self, *, durable: bool) -> None:
-        """Pass the turnstile and begin; on failure it is left again."""
-        self._turnstile.enter()
-        try:
-            self._check_files()
-            connection = self.connection
-            if durable is not self._durable and not self._volatile:
-                connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-                self._durable = durable
-            connection.execute("BEGIN IMMEDIATE")
-            self._changed_before = connection.total_changes
-            self.changes.forget()
-            self.changes.grew = False
-        except BaseException:
-            self._turnstile.leave()
-            raise
+    def _begin(self, *, durable: bool) -> None:
+        """Begin, inside the turnstile."""
+        self._check_files()
+        connection = self.connection
+        if durable is not self._durable and not self._volatile:
+            connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._durable = durable
+        connection.execute("BEGIN IMMEDIATE")
+        self._changed_before = connection.total_changes
+        changes = self.changes
+        changes.forget()
+        changes.grew = changes.careful = False
 
     def _leave(self) -> None:
         """Undo what was not committed, and let the next process in."""
@@ -149,7 +169,7 @@ class Committer:
                 path=self._file,
             ) from error
         self._since_checkpoint += 3 * _PAGE + 700 * (connection.total_changes - self._changed_before)
-        self.head = changes.known_head or self.head
+        changes.committed()
 
     def explained(self, error: sqlite3.OperationalError) -> Exception:
         """The error a handler should see: its own mistakes as SQLite says them, the store's troubles as ours."""
@@ -165,7 +185,6 @@ class Committer:
         if self._careful:
             self._careful -= 1
             return self._apply_carefully(ops)
-        changes.careful = False
         outcomes: list[Outcome] = []
         try:
             for op in ops:
@@ -211,7 +230,7 @@ class Committer:
         return found.st_ino, found.st_dev
 
     def _check_files(self) -> None:
-        """Raise StoreGone when the files are no longer those that are open here."""
+        """Raise StoreGone when the files are no longer those that were opened."""
         lost = self._file if self._look(self._file) != self._identity else None
         now = time.monotonic()
         if now - self._looked > _LOOK_EVERY:
@@ -220,6 +239,7 @@ class Committer:
                 lost = lost or self._wal
         if lost:
             self._looked = 0.0
+            self._is_gone = True
             raise StoreGone(
                 f"{lost} was deleted, renamed or replaced while it was open; nothing more is written",
                 "stop every process that uses it, put the right file in its place, and start again",
@@ -229,7 +249,7 @@ class Committer:
     def _reopen(self) -> None:
         """Replace a connection that cannot go on."""
         with contextlib.suppress(sqlite3.Error):
-            self.connection.close()
+            self.connection.close()  # not the last one of the process: readers stay
         self.connection = connect(self.path, volatile=self._volatile)
         self.changes.connection = self.connection
         self.changes.forget()
@@ -260,8 +280,15 @@ class Committer:
 
     def close(self) -> None:
         """Close the connection; the last one of all processes writes the WAL back."""
+        if self._is_gone:
+            self.leak()  # closing would remove the WAL of whatever has taken the file's place
+            return
         self._turnstile.enter()
         try:
             self.connection.close()
         finally:
             self._turnstile.leave()
+
+    def leak(self) -> None:
+        """Never close the connection, not even when the interpreter ends."""
+        leak(self.connection)

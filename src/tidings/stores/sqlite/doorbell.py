@@ -10,9 +10,11 @@ import contextlib
 import itertools
 import os
 import socket
+import time
 from pathlib import Path
 
 _LONGEST = 100  # sockaddr_un holds 108 bytes on Linux, 104 elsewhere
+_TICK = 50_000_000
 _counter = itertools.count(1)
 
 
@@ -25,7 +27,7 @@ class Doorbell:
         self._fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._prefix = self._short_name()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
+        self._socket.settimeout(0)
         self._mine: set[str] = set()
         self._others: list[str] = []
         self._listed = -1
@@ -39,12 +41,12 @@ class Doorbell:
 
     def bind(self) -> socket.socket | None:
         """A bell of our own, None where the system has none."""
+        if not self._prefix:
+            return None
         name = f"bell-{os.getpid()}-{next(_counter)}"
         bell = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        bell.setblocking(False)
+        bell.settimeout(0)
         try:
-            if not self._prefix:
-                raise OSError
             bell.bind(self._prefix + name)
         except OSError:
             bell.close()
@@ -65,8 +67,9 @@ class Doorbell:
         with contextlib.suppress(OSError):
             changed = os.fstat(self._fd).st_mtime_ns
             if changed != self._listed:
-                self._listed = changed
-                self._others = [name for name in os.listdir(self._fd) if name.startswith("bell-")]
+                is_settled = time.time_ns() - changed > _TICK  # within one tick, two changes have the same time
+                self._listed = changed if is_settled else -1
+                self._others = [name for name in os.listdir(self._fd) if name.startswith("bell-")]  # noqa: PTH208
         for name in self._others:
             if name in self._mine:
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import stat
@@ -10,6 +11,7 @@ from pathlib import Path
 from tidings.errors import StoreError, StoreFull, StoreGone, StoreUnavailable, TidingsError, WrongStore
 
 _FULL = sqlite3.SQLITE_FULL
+_SCARCE = 1 << 16
 _GONE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _CLOSED = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH})
@@ -32,7 +34,7 @@ def explain(error: BaseException, path: str) -> TidingsError:
     if isinstance(error, TidingsError):
         return type(error)(error.what, error.cure, **error.data)
     code = code_of(error)
-    if code == _FULL:
+    if code == _FULL or _no_space(error, path):
         result: TidingsError = StoreFull(
             f"no space left for {path} ({free_bytes(path):,} bytes free); nothing was written",
             "free some space; writing goes on by itself",
@@ -53,12 +55,21 @@ def explain(error: BaseException, path: str) -> TidingsError:
         )
     elif code in _CLOSED:
         result = StoreUnavailable(f"{path} cannot be written: {error}{about(path)}", cure_for(path), path=path)
+    elif isinstance(error, OSError):
+        result = StoreUnavailable(f"{path}: {error.strerror}{about(path)}", cure_for(path), path=path)
     elif isinstance(error, sqlite3.Error):
         result = StoreError(f"{path}: {error}", "nothing was written", path=path)
     else:
         result = StoreError(f"{path}: {type(error).__name__}: {error}", "nothing was written", path=path)
     result.__cause__ = error
     return result
+
+
+def _no_space(error: BaseException, path: str) -> bool:
+    """True where another error than SQLITE_FULL comes from a full disk: a side file that could not grow."""
+    if isinstance(error, OSError):
+        return error.errno in {errno.ENOSPC, errno.EDQUOT}
+    return code_of(error) == sqlite3.SQLITE_IOERR and free_bytes(path) < _SCARCE
 
 
 def free_bytes(path: str) -> int:

@@ -14,7 +14,8 @@ class Turnstile:
     """An flock that every commit, checkpoint and close of any process passes one by one.
 
     SQLite's own busy handler is unfair: of many writers a few starve. And up to SQLite 3.51.2 a checkpoint that
-    overlaps a commit of another connection can corrupt the file (the WAL-reset bug). The kernel drops the lock with the process.
+    overlaps a commit of another connection can corrupt the file (the WAL-reset bug). The kernel drops the lock with
+    the process.
     """
 
     def __init__(self, path: Path) -> None:
@@ -24,6 +25,14 @@ class Turnstile:
     def enter(self) -> None:
         """Wait for our turn."""
         fcntl.flock(self._fd, fcntl.LOCK_EX)
+
+    def try_enter(self) -> bool:
+        """Take our turn if nobody else has it."""
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
     def leave(self) -> None:
         """Let the next one in."""
@@ -45,6 +54,10 @@ class OpenTurnstile(Turnstile):
 
     def enter(self) -> None:
         """Go on."""
+
+    def try_enter(self) -> bool:
+        """Go on."""
+        return True
 
     def leave(self) -> None:
         """Go on."""

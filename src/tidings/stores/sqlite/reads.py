@@ -11,6 +11,7 @@ from typing import Any
 from tidings.core.envelope import SLOTS, Envelope
 from tidings.core.ports import Backlog, CurrentState, Held, State
 from tidings.errors import NotFound
+from tidings.stores.sqlite.connection import leak
 from tidings.stores.sqlite.failures import explain, is_the_store_s
 from tidings.stores.sqlite.groups import VISIBLE
 from tidings.stores.sqlite.held import COLUMNS, held_of
@@ -61,6 +62,12 @@ class Readers:
             self._watching = self._connect()
         result: int = self._watching.execute("PRAGMA data_version").fetchone()[0]
         return result
+
+    def leak(self) -> None:
+        """In a forked child, or when the file is not ours any more: never close them."""
+        for connection in (*self._idle, self._watching):
+            if connection is not None:
+                leak(connection)
 
     def close(self) -> None:
         """Close what is idle; what is in use closes when its read ends."""
@@ -117,7 +124,8 @@ def find(readers: Readers, id_: str | None, correlation: str | None) -> list[Env
     """Envelopes by id or by correlation id, the first of the conversation included."""
     sql = "SELECT * FROM tidings_log WHERE {} ORDER BY position LIMIT ?"
     if correlation is not None:
-        either = "position IN (SELECT position FROM tidings_log WHERE correlation = ?1 UNION SELECT position FROM tidings_log WHERE id = ?1)"
+        place = "SELECT position FROM tidings_log WHERE"
+        either = f"position IN ({place} correlation = ?1 UNION {place} id = ?1)"
         rows = readers.rows(sql.format(either), (correlation, MOST_FOUND))
         return [Envelope(*row) for row in rows if id_ is None or row[1] == id_]
     if id_ is not None:
@@ -162,7 +170,8 @@ def blocked(readers: Readers, group: str, keys: Sequence[str], *, dead: bool) ->
         return set()
     unless = "" if dead else " AND state <> 'dead'"
     rows = readers.rows(
-        f"SELECT value FROM json_each(?) WHERE EXISTS (SELECT 1 FROM tidings_held WHERE name = ? AND key = value{unless})",
+        "SELECT value FROM json_each(?) WHERE EXISTS "
+        f"(SELECT 1 FROM tidings_held WHERE name = ? AND key = value{unless})",
         (json.dumps(list(keys)), group),
     )
     return {key for (key,) in rows}
@@ -202,12 +211,6 @@ def seeding(readers: Readers, group: str) -> str | None:
     return result
 
 
-def next_timer(readers: Readers) -> int | None:
-    """When the next timer is due."""
-    result: int | None = readers.one("SELECT min(due) FROM tidings_timer")
-    return result
-
-
 def marks(readers: Readers, group: str, after: int) -> set[int]:
     """Positions handled out of order."""
     rows = readers.rows("SELECT position FROM tidings_mark WHERE name = ? AND position > ?", (group, after))
@@ -216,13 +219,10 @@ def marks(readers: Readers, group: str, after: int) -> set[int]:
 
 def checkpoint(readers: Readers, group: str) -> int:
     """Lowest position all slots of a group have finished."""
-    row = readers.rows(
-        "SELECT min(checkpoint), max(checkpoint), (SELECT max(position) FROM tidings_log) FROM tidings_slot WHERE name = ?",
-        (group,),
-    )[0]
-    if row[0] is None:
+    finished: int | None = readers.one("SELECT min(checkpoint) FROM tidings_slot WHERE name = ?", (group,))
+    if finished is None:
         raise NotFound(f"there is no group {group!r}", "see `tidings status` for the groups of this store", group=group)
-    return int(row[0])
+    return finished
 
 
 def backlog(readers: Readers, group: str | None, wall: float) -> list[Backlog]:

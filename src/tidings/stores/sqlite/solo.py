@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakValueDictionary
@@ -74,11 +75,8 @@ class Solo:
         self._check()
         if self._turn.lock.locked():
             raise StoreUnavailable("a transaction is open on this thread", "use `await begin()`")
-        acquire = self._turn.lock.acquire()
-        try:
-            acquire.send(None)
-        except StopIteration:
-            pass
+        with contextlib.suppress(StopIteration):  # it is free, so this does not suspend
+            self._turn.lock.acquire().send(None)
         return self._begin()
 
     def _begin(self) -> SqliteTransaction:

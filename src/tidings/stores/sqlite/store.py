@@ -35,6 +35,9 @@ MAX_BYTES = 1_000_000
 _READ_HERE = 2_000
 """Positions a read may look at on the event loop's own thread; a longer one goes to a reader thread."""
 
+_FEW = 100
+"""Held deliveries to read on the event loop's own thread."""
+
 _stores: weakref.WeakSet[SqliteStore] = weakref.WeakSet()
 
 
@@ -83,7 +86,6 @@ class SqliteStore:
         self._committer: Committer | None = None
         self._folder: Path | None = None
         self._refusal = "not open"
-        self._abandoned: list[Any] = []
 
     # ---- opening and closing -----------------------------------------------------------------------------------------
 
@@ -110,7 +112,7 @@ class SqliteStore:
             self._folder = Path(tempfile.mkdtemp(prefix="tidings-", dir=here))
             path = self._folder / "memory.db"
         else:
-            path = Path(self._path_text).absolute()
+            path = Path(self._path_text).resolve()  # SQLite follows links too, and the files beside must meet it
         check_place(path)
         network = None if self._in_memory else network_of(path.parent)
         if network:
@@ -127,6 +129,7 @@ class SqliteStore:
         self._turnstile: Turnstile = OpenTurnstile() if alone else Turnstile(Path(f"{path}-lock"))
         self._doorbell: Doorbell | None = None
         self._presence: Presence = NoPresence()
+        committer: Committer | None = None
         try:
             committer = Committer(path, self._turnstile, self._presence, self._clock, volatile=self._in_memory)
         except BaseException:
@@ -180,9 +183,11 @@ class SqliteStore:
 
     def _forked(self) -> None:
         """In a forked child: use nothing, and let go of the locks without touching SQLite's."""
-        self._abandoned = [self._writer, self._committer, self._readers]  # closing them here would harm the parent
-        self._refusal = "not open in a forked child"
+        if self._committer is not None:
+            self._committer.leak()
+        self._readers.leak()
         self._writer = None
+        self._refusal = "not open in a forked child"
         self._turnstile.close()
         self._presence.let_go()
 
@@ -214,6 +219,9 @@ class SqliteStore:
         writer = self._is_open()
         if isinstance(writer, Solo):
             return await writer.begin()
+        transaction = writer.begin_at_once()
+        if transaction is not None:
+            return transaction
         future: asyncio.Future[SqliteTransaction] = asyncio.get_running_loop().create_future()
         writer.begin(future)
         try:
@@ -321,12 +329,9 @@ class SqliteStore:
     ) -> Sequence[Held]:
         """Held deliveries, by id, newest last; `limit` applies to the newest."""
         self._is_open()
+        if limit <= _FEW:
+            return reads.held(self._readers, ids, group, key, state, limit)
         return await self._aside(reads.held, ids, group, key, state, limit)
-
-    async def next_timer(self) -> int | None:
-        """Microseconds since 1970 UTC when the next timer is due, or None."""
-        self._is_open()
-        return reads.next_timer(self._readers)
 
     async def next_timer(self) -> int | None:
         """Microseconds since 1970 UTC when the next timer is due, or None."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Set
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -35,7 +36,7 @@ class WaitingRoom:
             try:
                 loop.add_reader(self._bell.fileno(), self._rung)
             except NotImplementedError:
-                self._silence()
+                self.silence()
 
     def wake(self) -> None:
         """Make every caller return. Called in the loop."""
@@ -46,7 +47,7 @@ class WaitingRoom:
         self._waiters.clear()
 
     async def wait(self, timeout: float) -> None:
-        """Return at the next wake, at once if there was one since this task last returned from here, or after a while."""
+        """Return at the next wake, or after `timeout` seconds; at once if a wake came since this task returned last."""
         task = asyncio.current_task(self._loop)
         if task is not None:
             if self._seen.get(task, self._changes) != self._changes:
@@ -86,7 +87,8 @@ class WaitingRoom:
         elif self._waiters:
             self._timer = self._loop.call_later(LOOK_EVERY, self._look_again)
 
-    def _silence(self) -> None:
+    def silence(self) -> None:
+        """Take the bell away."""
         if self._bell is not None and self._doorbell is not None:
             self._doorbell.unbind(self._bell)
             self._bell = None
@@ -95,7 +97,7 @@ class WaitingRoom:
         """Wake everybody a last time. Called in the loop."""
         if self._bell is not None:
             self._loop.remove_reader(self._bell.fileno())
-        self._silence()
+        self.silence()
         if self._timer is not None:
             self._timer.cancel()
         self._look = None
@@ -123,7 +125,7 @@ class Rooms:
         """The room of a loop, None where nobody ever waited."""
         return self._rooms.get(loop)
 
-    def wake(self, told: Set[Any] = frozenset()) -> None:
+    def wake(self, told: AbstractSet[Any] = frozenset()) -> None:
         """Wake everybody, from any thread, except in loops that were told."""
         for loop, room in list(self._rooms.items()):
             if loop in told:
@@ -131,7 +133,8 @@ class Rooms:
             try:
                 loop.call_soon_threadsafe(room.wake)
             except RuntimeError:  # that loop was closed
-                del self._rooms[loop]
+                self._rooms.pop(loop, None)
+                room.silence()
 
     def wake_here(self) -> None:
         """Wake everybody, from the event loop's own thread."""

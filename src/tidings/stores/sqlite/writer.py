@@ -92,8 +92,10 @@ class Writer:
         self._owner = threading.Lock()  # held while the connection is in use
         self._stash: deque[_Job] = deque()
         self._waiting = False
-        self._number = 0
-        self._closed: str = ""
+        self._ending = threading.Lock()
+        self._number = 0  # of the open transaction, or of the next one
+        self._is_lent = False
+        self._closed = ""
         self._thread = threading.Thread(target=self._run, name="tidings-writer", daemon=True)
         self._thread.start()
 
@@ -125,6 +127,21 @@ class Writer:
             self._queue.put((None, None))
         return result
 
+    def begin_at_once(self) -> SqliteTransaction | None:
+        """Begin a transaction for an async caller without waiting for anything; None when somebody else is writing."""
+        self._check()
+        if self._waiting or not self._queue.empty() or not self._owner.acquire(blocking=False):
+            return None
+        try:
+            if self._committer.begin_at_once():
+                self._is_lent = True
+                return SqliteTransaction(self, self._committer, self._number, blocking=False)
+        except BaseException:
+            self._release()
+            raise
+        self._release()
+        return None
+
     def begin(self, future: asyncio.Future[Any]) -> None:
         """Have a transaction begun when it is its turn; the future gets it."""
         self._check()
@@ -138,7 +155,11 @@ class Writer:
             self._queue.put((_Begin(blocking=True), reply))
             transaction: SqliteTransaction = reply.wait()
             return transaction
-        return self._open(blocking=True)
+        try:
+            return self._open(blocking=True)
+        except BaseException:
+            self._release()
+            raise
 
     def end(self, number: int, future: asyncio.Future[Any] | None, *, commit: bool) -> None:
         """Have a transaction ended on the writer's thread."""
@@ -146,16 +167,14 @@ class Writer:
 
     def end_now(self, number: int, *, commit: bool) -> None:
         """End a transaction on this thread."""
-        if number != self._number or not self._owner.locked():
-            return
-        try:
-            grew = self._committer.finish(commit=commit)
-        finally:
-            self._number += 1
-            self._release()
-        if grew:
-            self._rooms.wake()
-            self._ring()
+        if self._take_back(number):
+            try:
+                grew = self._committer.finish(commit=commit)
+            finally:
+                self._release()
+            if grew:
+                self._rooms.wake()
+                self._ring()
 
     def close(self) -> None:
         """Finish what waits, and end the thread."""
@@ -170,19 +189,25 @@ class Writer:
     def _check(self) -> None:
         if self._closed:
             raise NotOpen(f"the store is {self._closed}", "open it first: `async with app:`")
-        if self._queue.qsize() > MOST_WAITING:
+        if self._queue.qsize() + len(self._stash) > MOST_WAITING:
             raise Overloaded(f"{MOST_WAITING:,} writes wait already", "publish more slowly; this write was not kept")
 
     # ---- the connection changes hands --------------------------------------------------------------------------------
 
     def _open(self, *, blocking: bool) -> SqliteTransaction:
         """Begin a transaction; the owner's lock is held, and stays held until it ends."""
-        try:
-            self._committer.begin()
-        except BaseException:
-            self._release()
-            raise
+        self._committer.begin()
+        self._is_lent = True
         return SqliteTransaction(self, self._committer, self._number, blocking=blocking)
+
+    def _take_back(self, number: int) -> bool:
+        """True for the one caller that ends this transaction."""
+        with self._ending:
+            if not self._is_lent or number != self._number:
+                return False
+            self._is_lent = False
+            self._number += 1
+            return True
 
     def _release(self) -> None:
         self._owner.release()
@@ -205,7 +230,7 @@ class Writer:
                     stopping = True
                 elif request is not None:
                     stash.append(job)
-                if queue.empty():
+                if queue.empty() or len(stash) >= MOST_WAITING:
                     break
                 job = queue.get()
             if stash or self._committer.checkpoint_is_due:
@@ -213,10 +238,9 @@ class Writer:
                 if self._owner.acquire(blocking=False):
                     self._waiting = False
                     self._serve()
-            if stopping and (self._owner.locked() or stash):
-                self._end(_End(self._number, commit=False), None)  # an open transaction does not outlive the store
-                self._owner.acquire()
-                self._serve(last=True)
+        self._end(_End(self._number, commit=False), None)  # an open transaction does not outlive the store
+        self._owner.acquire()
+        self._serve(last=True)
 
     def _serve(self, *, last: bool = False) -> None:
         """Commit what waits; ends early when a transaction takes the connection."""
@@ -227,11 +251,10 @@ class Writer:
                 stash.popleft()
                 if last:
                     self._give([(future, (None, NotOpen("the store was closed", "begin before closing")))])
-                elif self._hand_over(request, future):
-                    self._waiting = bool(stash)
-                    return
                 else:
-                    self._owner.acquire()  # `_open` let go of it
+                    self._waiting = bool(stash)  # before others can end it
+                    if self._hand_over(request, future):
+                        return
                 continue
             batch: list[_Job] = []
             while stash and len(batch) < BATCH and type(stash[0][0]) is not _Begin:
@@ -245,7 +268,7 @@ class Writer:
     def _hand_over(self, request: _Begin, future: _Future) -> bool:
         try:
             transaction = self._open(blocking=request.blocking)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the caller's to handle; this thread goes on
             self._give([(future, (None, error))])
             return False
         if not self._give([(future, (transaction, None))]) and not isinstance(future, Reply):
@@ -253,16 +276,15 @@ class Writer:
         return True
 
     def _end(self, request: _End, future: _Future) -> None:
-        if request.number != self._number or not self._owner.locked():
-            self._give([(future, (None, None))])
+        if not self._take_back(request.number):
+            self._give([(future, (None, NotOpen("the store was closed before this commit", "commit before closing")))])
             return
         grew = False
         outcome: Outcome = (None, None)
         try:
             grew = self._committer.finish(commit=request.commit)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the caller's to handle; this thread goes on
             outcome = (None, error)
-        self._number += 1
         self._owner.release()
         self._give([(future, outcome)], grew=grew)
 
