@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
-import sys
-import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from enum import Enum
 from functools import cached_property
-from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints, overload
+from types import NoneType
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform, overload
+from uuid import UUID
 
+from tidings.core.model import Model, as_model, field_hints, members, metadata, scope_of
 from tidings.errors import BadArgument, BadDeclaration, NotAMessage
 
 T = TypeVar("T")
@@ -42,6 +43,7 @@ MAX_KEY = 512
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(?:[.\-:][A-Za-z0-9_]+)*")
 _RESERVED = "tidings."
+_SHOWN = 60  # characters of a wrong value in a message
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class MessageType:
         schema: Version of the schema, from 1.
         topic: Where it is published; None keeps it private to its app.
         was: Earlier names under which stored messages are still read.
+        model: Who reads and writes the class: "msgspec" (also dataclass and attrs) or "pydantic".
+        scope: Names of the function that defines the class, when its annotations cannot be found otherwise.
     """
 
     cls: type[Any]
@@ -63,20 +67,29 @@ class MessageType:
     schema: int
     topic: str | None
     was: tuple[str, ...] = ()
-    model: Literal["msgspec", "pydantic"] = field(default="msgspec", compare=False)
+    model: Model = field(default="msgspec", compare=False)
+    scope: dict[str, Any] | None = field(default=None, compare=False, repr=False)
 
     @cached_property
     def hints(self) -> dict[str, Any]:
-        """The class's field annotations with markers, resolved on first use so that forward references work."""
+        """Field -> annotation with its markers, in the order of the class; resolved on first use.
+
+        Raises:
+            BadDeclaration: An annotation names what cannot be found.
+        """
         try:
-            return get_type_hints(self.cls, include_extras=True)
+            return field_hints(self.cls, self.scope)
         except NameError as error:
             msg = f"{self.cls.__qualname__}: an annotation cannot be resolved: {error}"
             raise BadDeclaration(msg, "define or import the named type in the module of the class") from error
 
     @cached_property
     def key_field(self) -> str | None:
-        """Name of the field marked `Key[...]`, or None for a message without a key."""
+        """Name of the field marked `Key[...]`, or None for a message without a key.
+
+        Raises:
+            BadDeclaration: Several fields are marked, or one that cannot be a key, or none in a state.
+        """
         marked = list(self._marked(KEY))
         if len(marked) > 1:
             msg = f"{self.cls.__qualname__} marks {len(marked)} fields as Key: {', '.join(marked)}"
@@ -84,6 +97,11 @@ class MessageType:
         if not marked and self.kind == "state":
             msg = f"{self.cls.__qualname__} is a state without a key"
             raise BadDeclaration(msg, "mark the field that names the record: `customer_id: Key[str]`")
+        for name in marked:
+            for hint in members(self.hints[name]):
+                if not (isinstance(hint, type) and issubclass(hint, str | int | UUID | NoneType)) or hint is bool:
+                    msg = f"{self.cls.__qualname__}.{name} is a Key of {getattr(hint, '__name__', hint)}"
+                    raise BadDeclaration(msg, "a key is text, a whole number or a UUID: Key[str], Key[int], Key[UUID]")
         return marked[0] if marked else None
 
     @cached_property
@@ -103,11 +121,11 @@ class MessageType:
         value = getattr(message, name)
         if value is None:
             return None
-        return check_key(value if type(value) is str else str(value), self.name)
+        return check_key(value, self.name)
 
     def _marked(self, marker: _Marker) -> Iterator[str]:
         for name, hint in self.hints.items():
-            if get_origin(hint) is Annotated and marker in get_args(hint)[1:]:
+            if marker in metadata(hint):
                 yield name
 
 
@@ -124,20 +142,24 @@ class Gone:
     key: Any
 
 
-def check_key(key: str, owner: str) -> str:
-    """The key itself, when it can be stored and sent everywhere.
+def check_key(value: object, owner: str) -> str:
+    """A key as text, when it can be stored and sent everywhere.
+
+    Args:
+        value: Text, a whole number, a UUID, or a member of an enumeration of texts.
+        owner: Whose key it is, for the message.
 
     Raises:
         BadArgument: It is empty, longer than 512 bytes of UTF-8, or holds NUL or a lone surrogate.
     """
+    key = value if type(value) is str else str(value.value if isinstance(value, Enum) else value)
     try:
         size = len(key.encode())
     except UnicodeEncodeError:
         msg = f"{owner}: the key {key!r} holds a lone surrogate"
         raise BadArgument(msg, "decode the text it came from with the right encoding") from None
     if not 0 < size <= MAX_KEY or "\0" in key:
-        shown = f"{key[:40]!r}..." if len(key) > 40 else repr(key)
-        msg = f"{owner}: the key {shown} has {size} bytes{' and a NUL' if chr(0) in key else ''}"
+        msg = f"{owner}: the key {_short(key)} has {size} bytes{' and a NUL' if chr(0) in key else ''}"
         raise BadArgument(msg, f"a key has 1 to {MAX_KEY} bytes of UTF-8 without NUL; None means unordered")
     return key
 
@@ -149,14 +171,18 @@ def check_name(name: str, what: str) -> str:
         BadDeclaration: It is empty, too long, of another form or reserved.
     """
     if not isinstance(name, str) or len(name) > MAX_NAME or not _NAME.fullmatch(name) or name.startswith(_RESERVED):
-        shown = f"{name[:40]}..." if isinstance(name, str) and len(name) > 40 else name
-        msg = f"{what} is named {shown!r}"
+        msg = f"{what} is named {_short(name)}"
         cure = (
             f"use letters, digits and _ in parts joined by . - or :, starting with a letter, at most {MAX_NAME} "
             f"characters, not starting with {_RESERVED!r}"
         )
         raise BadDeclaration(msg, cure)
     return name
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def message_type(cls: object) -> MessageType:
@@ -173,41 +199,29 @@ def message_type(cls: object) -> MessageType:
     raise NotAMessage(msg, f"decorate the class: `@event(topic=...)` above `class {named.split()[-1]}`")
 
 
-def message_types(form: object) -> tuple[MessageType, ...]:
-    """The message types of a class or a union of classes (`A | B`), in order, without repeats.
-
-    Raises:
-        NotAMessage: One of them is no message class.
-    """
-    if get_origin(form) in (Union, types.UnionType):
-        return tuple(dict.fromkeys(kind for member in get_args(form) for kind in message_types(member)))
-    if get_origin(form) is Annotated:
-        return message_types(get_args(form)[0])
-    return (message_type(form),)
-
-
-def _declare(cls: type[T], kind: Kind, topic: str | None, name: str | None, version: int, was: tuple[str, ...]) -> type[T]:
-    if "__tidings__" in cls.__dict__:
-        msg = f"{cls.__qualname__} is declared a message twice"
-        raise BadDeclaration(msg, "keep one of the decorators")
+def _declare(
+    cls: type[T], kind: Kind, *, topic: str | None, name: str | None, version: int, was: tuple[str, ...]
+) -> type[T]:
+    title = getattr(cls, "__qualname__", repr(cls))
+    if "__tidings__" in getattr(cls, "__dict__", ()):
+        raise BadDeclaration(f"{title} is declared a message twice", "keep one of the decorators")
+    cls, model = as_model(cls)
+    check_name(cls.__name__ if name is None else name, f"the message class {title}")
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        msg = f"{cls.__qualname__} has version={version!r}"
-        raise BadDeclaration(msg, "versions count from 1")
+        raise BadDeclaration(f"{title} has version={version!r}", "versions are whole numbers from 1")
     if topic is not None:
-        check_name(topic, f"the topic of {cls.__qualname__}")
+        check_name(topic, f"the topic of {title}")
+    if not isinstance(was, tuple):
+        raise BadDeclaration(f"{title} has was={was!r}", f"give the earlier names as a tuple: was=({was!r},)")
     for old in was:
-        check_name(old, f"an earlier name of {cls.__qualname__}")
-    if issubclass(cls, tuple):
-        msg = f"{cls.__qualname__} is a tuple, whose JSON has no field names"
-        raise BadDeclaration(msg, "use a dataclass, attrs, msgspec.Struct or pydantic class")
-    model: Literal["msgspec", "pydantic"] = "msgspec"
-    pydantic = sys.modules.get("pydantic")  # a pydantic class exists only where pydantic is loaded already
-    if pydantic is not None and issubclass(cls, pydantic.BaseModel):
-        model = "pydantic"
-    elif not (dataclasses.is_dataclass(cls) or hasattr(cls, "__attrs_attrs__") or hasattr(cls, "__struct_fields__")):
-        cls = dataclass(frozen=True, slots=False)(cls)
-    stable = check_name(name or cls.__name__, f"the message class {cls.__qualname__}")
-    cls.__tidings__ = MessageType(cls, kind, stable, version, topic, was, model)  # type: ignore[attr-defined]
+        check_name(old, f"an earlier name of {title}")
+    found = MessageType(cls, kind, name or cls.__name__, version, topic, was, model, scope_of(cls))
+    cls.__tidings__ = found  # type: ignore[attr-defined]
+    try:
+        _ = found.key_field
+    except BadDeclaration as error:
+        if not isinstance(error.__cause__, NameError):  # what is defined further down is found when the app starts
+            raise
     return cls
 
 
@@ -247,7 +261,7 @@ def event(
     """
 
     def declare(cls: type[T]) -> type[T]:
-        return _declare(cls, "event", topic, name, version, was)
+        return _declare(cls, "event", topic=topic, name=name, version=version, was=was)
 
     return declare if cls is None else declare(cls)
 
@@ -270,7 +284,7 @@ def state(
     Raises:
         BadDeclaration: A name, version or the class itself cannot be used.
     """
-    return lambda cls: _declare(cls, "state", topic, name, version, was)
+    return lambda cls: _declare(cls, "state", topic=topic, name=name, version=version, was=was)
 
 
 @overload
@@ -306,6 +320,6 @@ def command(
     """
 
     def declare(cls: type[T]) -> type[T]:
-        return _declare(cls, "command", topic, name, version, was)
+        return _declare(cls, "command", topic=topic, name=name, version=version, was=was)
 
     return declare if cls is None else declare(cls)
