@@ -19,12 +19,13 @@ run: $(runtime) ## Set up and run the demo: two days of real flights (ARGS="--js
 test: check ## Set up and run every test
 	$(bin)/pytest --ignore=tests/shape
 
+# lint-imports keeps no cache: it would not see that a module which was missing is there now.
 check: $(dev) ## Lint, types, import directions and the shape of the tree
 	$(bin)/ruff check
 	$(bin)/ruff format --check
 	$(bin)/mypy
 	$(bin)/basedpyright
-	$(bin)/lint-imports --no-logo
+	$(bin)/lint-imports --no-logo --no-cache
 	$(bin)/pytest -q tests/shape
 
 bench: $(dev) ## Measure against bare loops and peers, in one run
