@@ -6,6 +6,8 @@ Debian ships python3 without ensurepip. There, pip comes from Debian's own signe
 folder: nothing outside .venv changes, and root is not needed.
 """
 
+from __future__ import annotations  # an older Python gets as far as being told that it is older
+
 import ast
 import os
 import subprocess
