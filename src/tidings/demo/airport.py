@@ -58,20 +58,24 @@ class Airport:
 
         Raises:
             Stopped: They were asked to stop before, by a signal.
+            TidingsError: The file or the store cannot be used.
         """
-        async with asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(run(*self.apps))
-            feeding = tasks.create_task(self._feed())
-            while not running.done():
-                began = time.monotonic()
-                status, quiet = await self._look()
-                show(status)
-                if quiet and feeding.done():
-                    self.board.stop()  # and the others with it
-                    return status
-                # Looking costs something while much is waiting: spend no more than a tenth of the time on it.
-                await asyncio.sleep(max(0.05, 9 * (time.monotonic() - began)))
-            feeding.cancel()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                running = tasks.create_task(run(*self.apps))
+                feeding = tasks.create_task(self._feed())
+                while not running.done():
+                    began = time.monotonic()
+                    status, quiet = await self._look()
+                    show(status)
+                    if quiet and feeding.done():
+                        self.board.stop()  # and the others with it
+                        return status
+                    # Looking costs something while much is waiting: spend no more than a tenth of the time on it.
+                    await asyncio.sleep(max(0.05, 9 * (time.monotonic() - began)))
+                feeding.cancel()
+        except ExceptionGroup as several:
+            raise several.exceptions[0]  # noqa: B904 - it keeps its own cause
         raise Stopped
 
     async def _feed(self) -> None:

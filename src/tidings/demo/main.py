@@ -25,6 +25,7 @@ from tidings.errors import BadUrl
 MANY = 5
 """Lines that could not be used are shown up to here, then counted."""
 
+WIDE = 200
 INTERRUPTED = 130
 
 
@@ -40,14 +41,20 @@ def demo(*, as_json: bool, data: Path, store: str | None, speed: float | None) -
     punctuality are read models with names from replicas, and alerts go out through a mail gateway that fails now and
     then. Kill it at any moment and start it again with the same --store: it ends with the same figures.
     """
-    logging.getLogger("tidings").setLevel(logging.CRITICAL)  # failures are part of the show, which counts them
+    logging.getLogger("tidings").setLevel(logging.ERROR)  # retries are part of the show, which counts them
     lines = count_lines(data)
     try:
         with store_at(store) as url:
             asyncio.run(fly(Airport(url, data, lines, speed=speed), as_json=as_json))
     except Stopped:
-        click.echo("stopped; with the same --store it goes on where it is", err=True)
+        click.echo("stopped; with the same --store it goes on" if store else "stopped; nothing was kept", err=True)
         sys.exit(INTERRUPTED)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Where people read: as wide as their terminal, and wide enough elsewhere that no line is broken."""
+    found = Console(stderr=stderr, highlight=False)
+    return found if found.is_terminal else Console(stderr=stderr, highlight=False, width=WIDE)
 
 
 @contextmanager
@@ -66,7 +73,7 @@ def store_at(url: str | None) -> Iterator[str]:
 
 async def fly(airport: Airport, *, as_json: bool) -> None:
     """Run the airport, and print what came out: data to stdout, everything else to stderr."""
-    talk = Console(stderr=True)
+    talk = console(stderr=True)
     async with airport:
         with progress(talk, airport.lines) as show:
             status = await airport.run(show)
@@ -79,8 +86,4 @@ async def fly(airport: Airport, *, as_json: bool) -> None:
         if as_json:
             click.echo(json.dumps(found, indent=1))
         else:
-            await tell(Console(), airport.board, found, status, busy=alerts.gateway.busy)
-
-
-if __name__ == "__main__":
-    demo()
+            await tell(console(), airport.board, found, status, busy=alerts.gateway.busy)

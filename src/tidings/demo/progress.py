@@ -75,7 +75,7 @@ class Lines:
         tenth = 10 * status.shown // status.lines
         if tenth > self._tenth:
             self._tenth = tenth
-            self._console.print(str(status), highlight=False, soft_wrap=True)
+            self._console.print(str(status))
 
 
 class Bars:

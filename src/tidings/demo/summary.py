@@ -7,6 +7,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -28,60 +29,57 @@ AIRPORTS = """
     GROUP BY p.origin ORDER BY sum(flights) DESC, p.origin
 """
 LATEST = """
-    SELECT d.carrier || d.flight, coalesce(c.name, d.carrier), coalesce(o.name, d.origin), coalesce(a.city, d.dest),
-        substr(d.sched_dep, 1, 10), d.dep_delay
+    SELECT d.carrier || d.flight, coalesce(c.name, d.carrier), coalesce(o.name, d.origin), coalesce(t.city, d.dest),
+        d.dep_delay
     FROM departure d LEFT JOIN carriers c ON c.code = d.carrier
-        LEFT JOIN airports o ON o.code = d.origin LEFT JOIN airports a ON a.code = d.dest
+        LEFT JOIN airports o ON o.code = d.origin LEFT JOIN airports t ON t.code = d.dest
     WHERE d.dep_delay IS NOT NULL ORDER BY d.dep_delay DESC, d.flight_id LIMIT 5
 """
-AIRCRAFT = "SELECT count(*), max(chain) FROM leg WHERE chain > 0"
+KNOCK_ON = "SELECT count(*), coalesce(max(chain), 0) FROM leg WHERE chain > 0"
 FURTHEST = "SELECT tailnum FROM leg ORDER BY chain DESC, tailnum LIMIT 1"
 
 
 async def tell(console: Console, board: App, figures: dict[str, Any], status: Status, *, busy: int) -> None:
     """Print the summary."""
+    flights, departed, arrived, cancelled, late = (
+        f"{figures[name]:,}" for name in ("flights", "departed", "arrived", "cancelled", "departed_60_or_more_late")
+    )
     say(
         console,
-        f"{figures['flights']:,} flights: {figures['departed']:,} departed, "
-        f"{figures['departed_60_or_more_late']:,} of them an hour late or more; {figures['arrived']:,} arrived; "
-        f"{figures['cancelled']:,} were cancelled.",
+        f"{flights} flights: {departed} departed, {late} of them an hour late or more; {arrived} arrived; "
+        f"{cancelled} were cancelled.",
     )
-    columns = ("From", "Flights", "Cancelled", "Departed", "60 min late", "Mean delay")
-    draw(console, columns, await board.query(punctuality, AIRPORTS))
-    columns = ("Carrier", "Flights", "Cancelled", "Arrived", "Under 15 late", "Mean delay")
-    draw(console, columns, await board.query(punctuality, CARRIERS))
-    columns = ("Latest", "Carrier", "From", "To", "Day", "Minutes")
-    draw(console, columns, await board.query(departures, LATEST))
-    [(late, longest)] = await board.store.query(AIRCRAFT)
-    if late:
-        [(tailnum,)] = await board.store.query(FURTHEST)
-        say(
-            console,
-            f"{late:,} departures were late after the same aircraft had arrived late; "
-            f"{tailnum} passed it on {longest} times in a row.",
-        )
-    dead = "dead letter" if status.dead == 1 else "dead letters"
-    say(
-        console,
-        f"{status.mails:,} mails told passengers, each counted once. The gateway was busy {busy:,} times and was tried "
-        f"again; {status.dead:,} {dead}.",
-    )
+    airports = await board.query(punctuality, AIRPORTS)
+    draw(console, airports, "From", "Flights", "Cancelled", "Departed", "Late 60", "Mean delay")
+    carriers = await board.query(punctuality, CARRIERS)
+    draw(console, carriers, "Carrier", "Flights", "Cancelled", "Arrived", "In time", "Mean delay")
+    latest = await board.query(departures, LATEST)
+    draw(console, latest, "Latest", "Carrier", "From", "To", "Minutes")
+
+    console.print()
+    [(again, longest)] = await board.store.query(KNOCK_ON)
+    for (tailnum,) in await board.store.query(FURTHEST):
+        times = f"; {tailnum} did so {longest} times in a row" if longest > 1 else ""
+        say(console, f"An aircraft that came late left late again {again:,} times{times}.")
+    say(console, f"{status.mails:,} mails told passengers what happened, each counted once.")
+    say(console, f"The gateway was busy {busy:,} times in this run, and was tried again.")
+    say(console, f"{status.dead:,} messages are dead letters, for a human to look at.")
 
 
 def say(console: Console, sentence: str) -> None:
     """Print a sentence."""
-    console.print(Text(visible(sentence)), soft_wrap=not console.is_terminal)
+    console.print(Text(visible(sentence)))
 
 
-def draw(console: Console, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print rows as a table, without its lines where nobody looks at them."""
-    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
+def draw(console: Console, rows: Sequence[Sequence[Any]], *columns: str) -> None:
+    """Print rows as a table, framed by lines on a terminal and by nothing elsewhere."""
+    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False, show_edge=False)
     for number, name in enumerate(columns):
         numeric = all(isinstance(row[number], int | float | None) for row in rows)
         table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
     for row in rows:
         table.add_row(*(Text(cell(value)) for value in row))
-    console.print(table)
+    console.print(Padding(table, (1, 0, 0, 0), expand=False))
 
 
 def cell(value: object) -> str:
