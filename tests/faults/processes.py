@@ -1,6 +1,7 @@
 """The processes of the fault tests: what runs in the children, and how a run is brought to its end and judged."""
 
 import asyncio
+import functools
 import itertools
 import logging
 import os
@@ -9,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faults.workload import FileLedger, Publisher, Shop, final, judge, prepare, read_ledger
+from tests.faults.workload import FileLedger, Pause, Publisher, Shop, final, judge, prepare, read_ledger
+from tidings import App
 from tidings.core.ports import Redrive
 from tidings.testing.evidence import Final
 from tidings.testing.faults import Child, Ready
@@ -17,6 +19,21 @@ from tidings.testing.history import History
 from tidings.testing.verdict import Report
 
 Mutant = Callable[[], object]
+
+
+def _when_working(app: App, running: asyncio.Future, ready: Ready) -> None:
+    """Say "ready" once the worker pumps."""
+    if app._worker is not None and app._worker._tasks:
+        ready()
+    elif not running.done():
+        asyncio.get_running_loop().call_later(0.001, _when_working, app, running, ready)
+
+
+@functools.cache
+def _warm() -> None:
+    """Import what is imported late, once for all children."""
+    nowhere = Shop("sqlite::memory:", lambda *_, **__: None, lambda _: None, 0)
+    asyncio.run(prepare(nowhere))
 
 
 @dataclass
@@ -69,6 +86,7 @@ class Scene:
 
     def prepare(self) -> None:
         """Make the store and the tables, in a process of its own: nothing is opened before a fork."""
+        _warm()
         assert self.child(lambda _: asyncio.run(prepare(self.shop()))).wait() == 0, self.log()
 
     def publisher(self, rounds: int | None = None, **attributes) -> Child:
@@ -86,21 +104,29 @@ class Scene:
 
         return self.child(lambda ready: asyncio.run(main(ready)))
 
-    def worker(self, *, pause: Callable[[str], object] | None = None) -> Child:
-        """A process that works until it is told to stop."""
+    def worker(self, pause: Callable[[Ready], Pause] | None = None) -> Child:
+        """A process that works until it is told to stop.
+
+        Args:
+            pause: Given what says "ready" once more, makes what handlers wait for.
+        """
 
         async def main(ready: Ready) -> None:
-            shop = self.shop(pause=pause)
+            shop = self.shop(pause=pause(ready) if pause is not None else None)
             async with shop.app as app:
                 running = asyncio.ensure_future(app.run())
-                while app._worker is None or not app._worker._tasks:
-                    await asyncio.sleep(0.001)
-                    if running.done():
-                        break
-                ready()
+                asyncio.get_running_loop().call_soon(_when_working, app, running, ready)
                 await running
 
         return self.child(lambda ready: asyncio.run(main(ready)))
+
+    def finish(self) -> Child:
+        """A process that works until nothing is left to do."""
+
+        async def main() -> None:
+            await self.shop().app.run(until_idle=True)
+
+        return self.child(lambda _: asyncio.run(main()))
 
     def heal(self, *, redrive: bool = True) -> None:
         """All faults are off: one worker finishes the work. Dead letters that only kills explain are redriven once."""

@@ -8,7 +8,8 @@ and losses are seen. What a message asks for in `wish` is how a handler fails.
 import asyncio
 import os
 import random
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +36,7 @@ class Placed:
     pseq: int
     txn: str | None = None
     wish: str = ""
+    padding: str = ""
 
 
 @event(topic="orders")
@@ -82,6 +84,7 @@ def evolve(account: Account, added: Added) -> Account:
 
 Note = Callable[..., None]
 Ledger = Callable[[Effect], None]
+Pause = Callable[[str], Awaitable[None]]
 
 
 class Wished(Exception):
@@ -97,7 +100,7 @@ class Shop:
         note: Writes a record of the history.
         ledger: Takes effects outside the store.
         member: Who this worker is.
-        pause: Awaited inside handlers; lets a test hold them.
+        pause: Awaited by handlers before they do anything, with their group; lets a test hold them.
         options: For the App.
     """
 
@@ -105,7 +108,7 @@ class Shop:
     note: Note
     ledger: Ledger
     member: int
-    pause: Callable[[str], object] | None = None
+    pause: Pause | None = None
     options: dict[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -123,40 +126,41 @@ class Shop:
 
         @self.app.on(Placed, retry=QUICK)
         async def ship(order: Placed, tx: Transaction, envelope: Envelope) -> Shipped:
-            self._called("shop.ship", envelope)
-            if self.pause is not None:
-                await self.pause("ship")
+            await self._called("shop.ship", envelope)
             await self._effect("shop.ship", envelope, tx)
             self._fail("shop.ship", order.wish, envelope)
             return Shipped(order.key, envelope.id)
 
         @self.app.on(Noticed, retry=QUICK)
         async def mail(notice: Noticed, envelope: Envelope) -> None:
-            self._called("shop.mail", envelope)
-            try:
-                await (self.pause("mail") if self.pause is not None else asyncio.sleep(0))
-            except asyncio.CancelledError:
-                self.note("deliver", "unknown", group="shop.mail", id=envelope.id, member=self.member)
-                raise
+            await self._called("shop.mail", envelope)
             self._fail("shop.mail", notice.wish, envelope)
-            self.ledger(
-                Effect("shop.mail", envelope.id, digest(envelope.type, envelope.key, envelope.data), self.member)
-            )
+            self.ledger(Effect("shop.mail", envelope.id, digest_of(envelope), self.member))
 
         @self.app.on(Shipped, on_dead="skip")
         async def bill(shipped: Shipped, tx: Transaction, envelope: Envelope) -> None:
             await self._effect("shop.bill", envelope, tx)
 
-    def _called(self, group: str, envelope: Envelope) -> None:
+    async def _called(self, group: str, envelope: Envelope) -> None:
         self.note("deliver", "invoke", group=group, id=envelope.id, key=envelope.key, member=self.member)
+        if self.pause is not None:
+            try:
+                await self.pause(group)
+            except asyncio.CancelledError:
+                self.note("deliver", "unknown", group=group, id=envelope.id, member=self.member)
+                raise
 
     async def _effect(self, group: str, envelope: Envelope, tx: Transaction) -> None:
-        of = digest(envelope.type, envelope.key, envelope.data)
         sql = "INSERT INTO effect (grp, id, digest, member) VALUES (?, ?, ?, ?)"
-        await tx.execute(sql, group, envelope.id, of, self.member)
+        await tx.execute(sql, group, envelope.id, digest_of(envelope), self.member)
 
     def _fail(self, group: str, wish: str, envelope: Envelope) -> None:
-        """Fail as the message wishes: "dead" always, "sometimes" for half of the attempts."""
+        """Fail as the message wishes: "dead" always, "sometimes" now and then, "exit" and "crash" with the process."""
+        if wish == "exit":
+            os._exit(9)
+        if wish == "crash":
+            signal.signal(signal.SIGSEGV, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGSEGV)
         if wish == "dead" or (wish == "sometimes" and random.random() < 0.4):
             self.note("deliver", "fail", group=group, id=envelope.id, member=self.member, reason="Wished")
             raise Wished(wish)
@@ -199,10 +203,18 @@ class Publisher:
         self.pseq: dict[str, int] = {}
         self.serial = 0
         self.wishes = ["", *[""] * 30, "sometimes", "dead"]
+        self.patient = False
+        self.padding = ""
 
     async def run(self, rounds: int | None = None) -> None:
+        """Publish for ever, or for some rounds."""
         while rounds is None or rounds > 0:
-            await self.one()
+            try:
+                await self.one()
+            except TidingsError as error:
+                if not (self.patient and error.transient):
+                    raise
+                await asyncio.sleep(0.01)
             rounds = None if rounds is None else rounds - 1
 
     async def one(self) -> None:
@@ -212,7 +224,7 @@ class Publisher:
 
     def placed(self, txn: str | None = None) -> Placed:
         key = self.random.choice(KEYS)
-        return Placed(key, self.producer, self._next(key), txn, self.random.choice(self.wishes))
+        return Placed(key, self.producer, self._next(key), txn, self.random.choice(self.wishes), self.padding)
 
     def _next(self, key: str) -> int:
         self.pseq[key] = self.pseq.get(key, 0) + 1
@@ -285,6 +297,11 @@ class Publisher:
 
 
 _codecs = {cls: Codec(message_type(cls)) for cls in (Placed, Noticed, Shipped)}
+
+
+def digest_of(envelope: Envelope) -> str:
+    """The digest of a message as it did arrive."""
+    return digest(envelope.type, envelope.key, envelope.data)
 
 
 def body_digest(message: object) -> str:

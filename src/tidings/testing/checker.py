@@ -164,12 +164,17 @@ def _ordered(evidence: Evidence, verdicts: Verdicts, group: Group) -> None:
 
 
 def _dead(evidence: Evidence, verdicts: Verdicts, group: Group) -> None:
-    """G20: a dead letter has the original, the reason and all attempts. G21: what cannot be read becomes one."""
+    """G20: what used up its attempts is a dead letter, with the original and the reason. G21: so is the unreadable."""
     unreadable = {r.id or "" for r in evidence.ops["publish"] if r.ph == "invoke" and r.reason == "unreadable"}
     held = evidence.held[group.name]
     for id_ in unreadable & evidence.by_id.keys():
         if evidence.by_id[id_][0].type in group.types:
             verdicts["G21"].expect(id_ in held, f"{group.name}: {id_} cannot be read, and was dropped")
+    failed = Counter(r.id for r in evidence.ops["deliver"] if r.group == group.name and r.ph == "fail")
+    done = {effect.id for effect in evidence.effects[group.name]}
+    for id_, times in failed.items():
+        if group.attempts is not None and times >= group.attempts and id_ not in done:
+            verdicts["G20"].expect(id_ in held, f"{group.name}: {id_} failed {times} times and is no dead letter")
     for id_, item in held.items():
         if item.state == "dead":
             original = evidence.by_position.get(item.position)
@@ -194,7 +199,7 @@ def _calls(evidence: Evidence, verdicts: Verdicts, group: Group) -> None:
     for record in evidence.ops["deliver"]:
         if record.group == group.name:
             calls += record.ph == "invoke"
-            failed += record.ph == "fail"
+            failed += record.ph in {"fail", "unknown"}
             ids.add(record.id)
     if not calls:
         return

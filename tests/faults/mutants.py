@@ -1,0 +1,5 @@
+"""placeholder"""
+
+
+def M2():
+    pass
