@@ -73,7 +73,7 @@ class LogConsumer:
                 self.types,
                 commands,
                 it.slots,
-                it.start,
+                "latest" if it.bootstrap is not None else it.start,
                 it.schema,
                 it.fingerprint,
                 seed=it.bootstrap is not None,

@@ -242,11 +242,13 @@ class Rewind(msgspec.Struct, frozen=True):
         group: Full name.
         schema: SQL that creates the tables anew.
         fingerprint: Of the code that will fill them.
+        seed: True for a replica: its bootstrap starts anew.
     """
 
     group: str
     schema: str
     fingerprint: str | None = None
+    seed: bool = False
 
 
 Op = Append | Settle | Join | Seed | Claim | Beat | Fire | Redrive | Rewind

@@ -356,14 +356,14 @@ class App(Router):
         return Blocking(self)
 
     async def rebuild(self, part: str | Part, progress: Callable[[int, int], None] | None = None) -> None:
-        """Drop a projection's tables and run history through its handlers again.
+        """Drop the tables of a projection and run history through its handlers again; seed a replica anew.
 
         Args:
-            part: The projection, or its name.
+            part: The projection or replica, or its name.
             progress: Called with (done, total) positions now and then.
 
         Raises:
-            NotFound: The app has no such projection.
+            NotFound: The app has no such part.
         """
         from tidings.runtime.rebuild import rebuild
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import types
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tidings.core.ports import Delivery
@@ -18,6 +18,7 @@ from tidings.errors import Fenced, OutcomeUnknown, StoreError
 from tidings.runtime.dispatch import UNSEEN
 from tidings.runtime.outgoing import HANDLING
 from tidings.runtime.settlement import Ended
+from tidings.runtime.transaction import drained
 
 if TYPE_CHECKING:
     from tidings.runtime.pump import Pump
@@ -65,7 +66,8 @@ async def run_batch(pump: Pump, taken: Sequence[Delivery]) -> list[Delivery]:
         return []
     except BaseException:
         await batch.tx.rollback()
-        pump.reset()
+        if not batch.detached:
+            pump.reset()
         raise
 
 
@@ -76,7 +78,7 @@ class Batch:
         """Args: pump: whose deliveries it handles."""
         self.pump = pump
         self.tx = pump.transaction()
-        self._alone = False  # the handler that suspended has the transaction to itself, without a savepoint
+        self.detached = False
 
     async def run(self, taken: Sequence[Delivery]) -> list[Delivery]:
         """See `run_batch`."""
@@ -85,7 +87,9 @@ class Batch:
         until = now() + LONGEST
         for index, delivery in enumerate(taken):
             if pump.takes(delivery):
-                await self._handle(delivery)
+                await self._handle(delivery, taken[index + 1 :])
+                if self.detached:
+                    return []
                 if pump.suspends or pump.stopping or (index % 8 == 7 and now() > until):  # noqa: PLR2004
                     rest = [other for other in taken[index + 1 :] if pump.takes(other)]
                     await self._commit(())
@@ -94,7 +98,7 @@ class Batch:
         await self._commit(following)
         return following
 
-    async def _handle(self, delivery: Delivery) -> None:
+    async def _handle(self, delivery: Delivery, rest: Sequence[Delivery]) -> None:
         pump, tx = self.pump, self.tx
         envelope = delivery.envelope
         raw = tx.raw or await tx.begun()
@@ -110,47 +114,35 @@ class Batch:
                 except StopIteration as stop:
                     result = stop.value
                 else:
-                    result = await self._suspended(coroutine, waits_for)
+                    pump.suspends = True
+                    if not tx.touched:
+                        await self._detach(delivery, rest, _resume(coroutine, waits_for))
+                        return
+                    result = await _resume(coroutine, waits_for)
                 if result is not None:
                     tx.outbox.extend([pump.outgoing.envelope(out) for out in pump.dispatch.messages(result)])
-            if not self._alone:
-                await raw.keep()
+            await raw.keep()
         except (Fenced, OutcomeUnknown, StoreError):
             raise
         except BaseException as error:
-            if isinstance(error, asyncio.CancelledError) and not self._expired():
-                raise  # the worker drains: not acknowledged
-            await self._undo()
+            if self.detached or drained(error, tx):
+                raise  # not acknowledged
+            tx.outbox, tx.later = [], []
+            await raw.undo()
             pump.failed(delivery, error)
         else:
             pump.ended.append(Ended(delivery, None, tx.outbox, tx.later) if tx.outbox or tx.later else Ended(delivery))
             tx.outbox, tx.later = [], []
 
-    def _expired(self) -> bool:
-        task = asyncio.current_task()
-        if self.tx.expired and task is not None:
-            task.uncancel()
-        return self.tx.expired
-
-    async def _undo(self) -> None:
+    async def _detach(self, delivery: Delivery, rest: Sequence[Delivery], calling: Awaitable[Any]) -> None:
+        """Commit what came before a handler that awaits something else, and let the pump go on without it."""
         tx = self.tx
-        tx.outbox, tx.later = [], []
-        if self._alone:
-            await tx.rollback()
-            tx.reopen()
-        elif tx.raw is not None:
-            await tx.raw.undo()
-
-    async def _suspended(self, coroutine: Coroutine[Any, Any, Any], waits_for: Any) -> Any:
-        """The handler awaits something else: if it has not used its transaction, commit what came before it."""
-        self.pump.suspends = True
-        if not self.tx.touched:
-            sent, later = self.tx.outbox, self.tx.later
-            await self._commit(())
-            self.tx.reopen()
-            self.tx.outbox, self.tx.later = sent, later
-            self._alone = True
-        return await _resume(coroutine, waits_for)
+        sent, later = tx.outbox, tx.later
+        await self._commit(())
+        tx.reopen()
+        tx.outbox, tx.later = sent, later
+        self.detached = True
+        await self.pump.detach(delivery, tx, [other for other in rest if self.pump.takes(other)], calling)
 
     async def _commit(self, following: Sequence[Delivery]) -> None:
         """Apply the settlements with everything the handlers published, and commit."""

@@ -10,8 +10,8 @@ import asyncio
 import logging
 import math
 import traceback
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -27,7 +27,7 @@ from tidings.runtime.dispatch import UNSEEN, Dispatch
 from tidings.runtime.intake import Intake
 from tidings.runtime.outgoing import HANDLING, Outgoing
 from tidings.runtime.settlement import Ended, settlements
-from tidings.runtime.transaction import OpenTransaction
+from tidings.runtime.transaction import OpenTransaction, drained
 
 log = logging.getLogger("tidings")
 
@@ -72,6 +72,8 @@ class Pump:
         self._claim_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self.intake = Intake(store, subscription, consumer, clock)
+        self.go_on: Callable[[], None] = lambda: None  # runs this pump in a new task; set by the worker
+        self._owner: asyncio.Task[Any] | None = None
         self._ahead = LEAST_AHEAD
         self._handed = 0.0
 
@@ -79,9 +81,10 @@ class Pump:
 
     async def run(self) -> None:
         """Pump until `stopping`; then return with everything that ended settled."""
-        while not self.stopping:
+        self._owner = me = asyncio.current_task()
+        while not self.stopping and self._owner is me:
             self.wake.clear()
-            if not await self.step():
+            if not await self.step() and self._owner is me:
                 await self._wait()
 
     async def step(self) -> bool:
@@ -95,10 +98,11 @@ class Pump:
         while taken and not self.suspends and not self.stopping:
             self._handed = asyncio.get_running_loop().time()
             taken = await run_batch(self, taken)
+        if not taken:
+            return False
         self.hand_over(taken)
-        if taken:
-            await asyncio.sleep(0)  # lets the lanes run before the next read
-        return bool(taken) and self.in_memory < self._ahead
+        await asyncio.sleep(0)  # lets the lanes run before the next read
+        return self.in_memory < self._ahead
 
     async def _wait(self) -> None:
         if self.ended or self.intake.parked:
@@ -173,23 +177,39 @@ class Pump:
             task.add_done_callback(self._tasks.discard)
 
     async def _lane(self) -> None:
-        lanes = self.lanes
-        while (delivery := lanes.take()) is not None:
+        while (delivery := self.lanes.take()) is not None:
             self.running[id(delivery)] = delivery
-            await self._handle(delivery)
-            del self.running[id(delivery)]  # a cancelled one stays listed: it is released when the pump drains
-            self._void.discard(id(delivery))
-            lanes.finish(delivery.envelope.key)
-            self.wake.set()
+            tx = self.transaction() if self.subscription.transactional else None
+            HANDLING.set(delivery.envelope)
+            await self._conclude(delivery, tx, self._call(delivery, tx))
 
-    async def _handle(self, delivery: Delivery) -> None:
-        envelope = delivery.envelope
-        HANDLING.set(envelope)
-        tx = self.transaction() if self.subscription.transactional else None
+    async def _call(self, delivery: Delivery, tx: OpenTransaction | None) -> Any:
+        message = self.dispatch.read(delivery.envelope)
+        return None if message is UNSEEN else await self.dispatch.call(message, tx, delivery.envelope)
+
+    async def detach(
+        self, delivery: Delivery, tx: OpenTransaction, rest: Sequence[Delivery], calling: Awaitable[Any]
+    ) -> None:
+        """Go on with one handler that suspended in a batch, in this very task; the pump goes on in another one.
+
+        The handler must stay in the task it began in, for its timeouts are bound to that.
+        """
+        task = asyncio.current_task()
+        if task is not None:
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        self.lanes.add(delivery.envelope.key, delivery)
+        self.lanes.take()  # the lanes are empty while batches run, so it is this one
+        self.running[id(delivery)] = delivery
+        self.hand_over(rest)
+        self._owner = None
+        self.go_on()
+        await self._conclude(delivery, tx, calling)
+
+    async def _conclude(self, delivery: Delivery, tx: OpenTransaction | None, calling: Awaitable[Any]) -> None:
+        """Await a handler and decide what becomes of its delivery; whatever it raises is a failed attempt."""
         try:
-            message = self.dispatch.read(envelope)
-            result = None if message is UNSEEN else await self.dispatch.call(message, tx, envelope)
-            append = [self.outgoing.envelope(out) for out in self.dispatch.messages(result)]
+            append = [self.outgoing.envelope(out) for out in self.dispatch.messages(await calling)]
             if id(delivery) in self._void:
                 self._refuse()
             if tx is None:
@@ -202,15 +222,21 @@ class Pump:
         except BaseException as error:
             if tx is not None:
                 await tx.rollback()
-            if isinstance(error, asyncio.CancelledError) and (tx is None or not tx.expired):
-                raise  # drained: not acknowledged
-            if id(delivery) in self._void:
-                return
-            if isinstance(error, Fenced | OutcomeUnknown | StoreError):
-                log.warning("%s: %s", self.group, error.what)
-                self.reset()  # nobody knows what of it is in the store: the store itself decides
-            else:
-                self.failed(delivery, error)
+            if drained(error, tx):
+                raise  # not acknowledged; it stays listed as running and is released
+            if id(delivery) not in self._void:
+                self._raised(delivery, error)
+        del self.running[id(delivery)]
+        self._void.discard(id(delivery))
+        self.lanes.finish(delivery.envelope.key)
+        self.wake.set()
+
+    def _raised(self, delivery: Delivery, error: BaseException) -> None:
+        if isinstance(error, Fenced | OutcomeUnknown | StoreError):
+            log.warning("%s: %s", self.group, error.what)
+            self.reset()  # nobody knows what of it is in the store: the store itself decides
+        else:
+            self.failed(delivery, error)
 
     def transaction(self) -> OpenTransaction:
         """A transaction for one handler, or for a batch of them."""

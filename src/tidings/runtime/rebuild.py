@@ -1,4 +1,4 @@
-"""Rebuilding a projection: drop its tables, run history through it again, report how far it is."""
+"""Rebuilding a projection or replica: drop its tables, run history through it again, report how far it is."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ if TYPE_CHECKING:
 async def rebuild(app: App, name: str, progress: Callable[[int, int], None] | None) -> None:
     """See `App.rebuild`. Workers of the app may run meanwhile: their leases end with the rewind."""
     for subscription in app.subscriptions():
-        if subscription.group == name and subscription.schema is not None and subscription.bootstrap is None:
+        if subscription.group == name and subscription.schema is not None:
             break
     else:
-        known = [each.group for each in app.subscriptions() if each.schema is not None and each.bootstrap is None]
-        msg = f"the app {app.name} has no projection {name!r}"
-        raise NotFound(msg, f"its projections: {', '.join(known) or 'none'}")
+        known = [each.group for each in app.subscriptions() if each.schema is not None]
+        msg = f"the app {app.name} has no projection or replica {name!r}"
+        raise NotFound(msg, f"it has: {', '.join(known) or 'none'}")
     store, group = app.store, f"{app.name}.{name}"
-    await store.write(Rewind(group, subscription.schema or "", subscription.fingerprint))
+    seeded = subscription.bootstrap is not None
+    await store.write(Rewind(group, subscription.schema or "", subscription.fingerprint, seeded))
     total = await store.head()
     worker: Worker = app.worker(only=name)
     await worker.start()
     try:
-        while not await worker.pumps[0].finished(total):
+        while not await worker.pumps[0].finished(total) or await store.seeding(group) is not None:
             if progress is not None:
                 progress(min(total, await store.checkpoint(group)), total)
             await asyncio.sleep(0.02)

@@ -171,3 +171,13 @@ class OpenTransaction:
         self.later.clear()
         if self.raw is not None:
             await self.raw.rollback()
+
+
+def drained(error: BaseException, tx: OpenTransaction | None) -> bool:
+    """True when a handler was cancelled because its worker stops; it may also cancel itself, or have held `tx` too long."""
+    task = asyncio.current_task()
+    if not isinstance(error, asyncio.CancelledError) or task is None:
+        return False
+    if tx is not None and tx.expired:
+        task.uncancel()
+    return task.cancelling() > 0

@@ -11,7 +11,9 @@ import logging
 import os
 import socket
 import zlib
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from functools import partial
+from typing import Any
 
 from tidings.core.envelope import SLOTS
 from tidings.core.ports import Beat, Broker, Fire, Store
@@ -61,7 +63,8 @@ class Worker:
         self.seedings = [Seeding(store, pump) for pump in self.pumps if pump.subscription.bootstrap is not None]
         self._stop = asyncio.Event()
         self._timers = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._pumping: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
 
     # ---- starting and stopping -----------------------------------------------------------------------------------
@@ -78,12 +81,22 @@ class Worker:
             if waiting:
                 log.info("%s is new: it starts with %d retained events", pump.group, waiting)
         await self._beat()
-        loops = [self._keep_beating(), self._keep_watching(), self._keep_time()]
-        loops += [self._keep_pumping(pump) for pump in self.pumps]
-        loops += [seeding.run() for seeding in self.seedings]
-        self._tasks = [asyncio.create_task(each) for each in loops]
-        for task in self._tasks:
-            task.add_done_callback(self._ended)
+        for loop in (self._keep_beating(), self._keep_watching(), self._keep_time()):
+            self._start(loop)
+        for pump in self.pumps:
+            pump.go_on = partial(self._start_pumping, pump)
+            pump.go_on()
+        for seeding in self.seedings:
+            self._start(seeding.run())
+
+    def _start(self, loop: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(loop)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _start_pumping(self, pump: Pump) -> None:
+        self._pumping.add(self._start(self._keep_pumping(pump)))
 
     def stop(self) -> None:
         """Ask for a drain; returns at once."""
@@ -110,7 +123,7 @@ class Worker:
         for pump in self.pumps:
             pump.stopping = True
             pump.wake.set()
-        pumping = [task for task in self._tasks if task.get_coro().__name__ == "_keep_pumping"]  # type: ignore[union-attr]
+        pumping = set(self._pumping)
         if pumping:
             await asyncio.wait(pumping, timeout=max(0.0, deadline - loop.time()))
         for task in pumping:
@@ -126,6 +139,8 @@ class Worker:
         return cut
 
     def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._pumping.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._failure = error
             self._stop.set()
@@ -137,6 +152,7 @@ class Worker:
         while not pump.stopping:
             try:
                 await pump.run()
+                return  # stopped, or going on in another task
             except (StoreGone, UsageError):
                 raise
             except Exception:

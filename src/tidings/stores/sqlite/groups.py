@@ -147,13 +147,13 @@ def rewind(changes: Changes, op: Rewind) -> int:
     """Drop a group's tables, create them anew and set its slots back to the start, fencing those who work on it."""
     changes.flush()
     connection = changes.connection
-    tables, start, types, was_seeded = group_row(changes, op.group, "tables, start, types, seed")
+    tables, start, types = group_row(changes, op.group, "tables, start, types")
     for name in json.loads(tables):
         connection.execute(f"DROP TABLE IF EXISTS {quoted(name)}")
     tables = create_tables(connection, op.schema, op.group)
     connection.execute(
         "UPDATE tidings_group SET tables = ?, fingerprint = ?, seed = ? WHERE name = ?",
-        (json.dumps(tables), op.fingerprint, was_seeded, op.group),
+        (json.dumps(tables), op.fingerprint, "" if op.seed else None, op.group),
     )
     connection.execute(
         "UPDATE tidings_slot SET epoch = epoch + 1, owner = NULL, expires = 0, checkpoint = ?1, started = ?1 "

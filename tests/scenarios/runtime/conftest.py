@@ -1,0 +1,13 @@
+"""What the scenarios of the runtime share: a store in a folder of its own, and small messages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """URL of a store that does not exist yet."""
+    return f"sqlite:{tmp_path}/shop.db"
