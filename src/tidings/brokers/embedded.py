@@ -100,12 +100,15 @@ class LogConsumer:
         leaving = Feed({}, 0)
         leaving.closing = True
         cursor = 0
-        for slot in slots:
+        chosen = set(slots)
+        own = sorted(envelope.position for envelope in unfinished if self.slot_of(envelope) in chosen)
+        for slot in chosen:
             feed = self._feed_of[slot]
             leaving.slots[slot] = feed.slots.pop(slot)
             self._feed_of[slot] = leaving
             cursor = max(cursor, feed.cursor)
-        own = sorted(envelope.position for envelope in unfinished if self.slot_of(envelope) in leaving.slots)
+            for position in own:
+                feed.watermark.finished(position)  # those that stay do not wait for those that leave
         leaving.cursor = cursor
         leaving.watermark = Watermark(own[0] - 1 if own else cursor)
         for position in own:

@@ -8,7 +8,6 @@ import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from tidings.core.message import check_name
@@ -21,7 +20,7 @@ from tidings.core.transaction import Readable, Transaction
 from tidings.core.url import parse_url
 from tidings.errors import BadDeclaration, NotFound, NotOpen
 from tidings.runtime.clock import Clock
-from tidings.runtime.connect import open_store, release
+from tidings.runtime.connect import adapters, open_store, release
 from tidings.runtime.lifecycle import run_apps
 from tidings.runtime.outgoing import Outgoing
 from tidings.runtime.quarantine import quarantined
@@ -383,8 +382,5 @@ def _default_name(store: str | Store) -> str:
 
 
 def _embedded(store: Store, app: str) -> Broker:
-    for entry in entry_points(group="tidings.brokers", name="embedded"):
-        broker: Broker = entry.load()(store, app)
-        return broker
-    msg = "the embedded broker is not registered"
-    raise NotOpen(msg, "install tidings as a package: `pip install tidings`")
+    broker: Broker = adapters("tidings.brokers")["embedded"].load()(store, app)
+    return broker

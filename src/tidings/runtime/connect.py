@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from importlib.metadata import entry_points
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from typing import cast
 
 from tidings.core.ports import Store
@@ -15,6 +17,12 @@ _shared: dict[tuple[str, int], tuple[Store, int]] = {}
 _lock = threading.Lock()
 
 
+@cache
+def adapters(group: str) -> Mapping[str, EntryPoint]:
+    """The installed adapters of one kind by name; looked up once, for it reads the metadata of every package."""
+    return {entry.name: entry for entry in entry_points(group=group)}
+
+
 def make_store(url: str) -> Store:
     """A store for this URL, not yet opened.
 
@@ -22,10 +30,10 @@ def make_store(url: str) -> Store:
         BadUrl: The URL cannot be read, or no installed adapter has its scheme.
     """
     parsed = parse_url(url)
-    found = entry_points(group="tidings.stores", name=parsed.scheme)
-    for entry in found:
-        return cast("Store", entry.load()(url))
-    known = ", ".join(sorted(f"{entry.name}:" for entry in entry_points(group="tidings.stores")))
+    found = adapters("tidings.stores")
+    if parsed.scheme in found:
+        return cast("Store", found[parsed.scheme].load()(url))
+    known = ", ".join(sorted(f"{name}:" for name in found))
     msg = f"no store adapter for {parsed.safe!r}"
     raise BadUrl(msg, f"stores known here: {known or 'none; is tidings installed?'}")
 

@@ -73,6 +73,7 @@ class Pump:
         self._tasks: set[asyncio.Task[None]] = set()
         self.intake = Intake(store, subscription, consumer, clock)
         self.go_on: Callable[[], None] = lambda: None  # runs this pump in a new task; set by the worker
+        self._settled = False  # True while the pump waits, with nothing half committed
         self._owner: asyncio.Task[Any] | None = None
         self._ahead = LEAST_AHEAD
         self._handed = 0.0
@@ -84,7 +85,9 @@ class Pump:
         self._owner = me = asyncio.current_task()
         while not self.stopping and self._owner is me:
             self.wake.clear()
+            self._settled = False
             if not await self.step() and self._owner is me:
+                self._settled = True
                 await self._wait()
 
     async def step(self) -> bool:
@@ -417,4 +420,10 @@ class Pump:
     @property
     def idle(self) -> bool:
         """True when nothing is taken, ending, due or waiting for a retry, as far as this worker knows."""
-        return not self.in_memory and not self.intake.parked and self.intake.due is None and not self.intake.look
+        return (
+            self._settled
+            and not self.in_memory
+            and not self.intake.parked
+            and self.intake.due is None
+            and not self.intake.look
+        )

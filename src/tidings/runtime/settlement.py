@@ -35,6 +35,7 @@ class _Sum:
     done: list[int] = field(default_factory=list)
     append: list[Envelope] = field(default_factory=list)
     later: list[Append] = field(default_factory=list)
+    finished: list[int] = field(default_factory=list)
 
 
 def settlements(
@@ -60,11 +61,13 @@ def settlements(
         feed = consumer.feed_of(delivery.envelope)
         if feed is None:
             continue
+        total = sums[id(feed)]
         if not delivery.held:
             feed.watermark.finished(delivery.envelope.position)
+            if not end.committed:
+                total.finished.append(delivery.envelope.position)
         if end.committed:
             continue
-        total = sums[id(feed)]
         if end.held is not None:
             total.hold.append(end.held)
         elif delivery.held:
@@ -76,9 +79,11 @@ def settlements(
     for row in parked:
         feed = consumer.feed_of(row.envelope)
         if feed is not None:
+            total = sums[id(feed)]
             if not row.id:
                 feed.watermark.finished(row.position)
-            sums[id(feed)].hold.append(row)
+                total.finished.append(row.position)
+            total.hold.append(row)
     for row in starting:
         feed = consumer.feed_of(row.envelope)
         if feed is not None:
@@ -92,10 +97,10 @@ def settlements(
 
 
 def _settle(group: str, feed: Feed, total: _Sum, *, mark: bool, durable: bool) -> Settle | None:
-    position = feed.watermark.position
+    position = feed.watermark.position  # what finished beyond it is marked, so that a crash does not bring it back
     checkpoint = position if position > feed.flushed else None
     started = feed.cursor if mark else None
-    if checkpoint is None and started is None and not (total.hold or total.done or total.append or total.later):
+    if checkpoint is None and started is None and not (total.hold or total.done or total.finished or total.later):
         return None
     return Settle(
         group,
@@ -104,7 +109,7 @@ def _settle(group: str, feed: Feed, total: _Sum, *, mark: bool, durable: bool) -
         started,
         total.hold,
         total.done,
-        (),
+        [finished for finished in total.finished if finished > position],
         total.append,
         total.later,
         durable,

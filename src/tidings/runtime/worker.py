@@ -205,6 +205,9 @@ class Worker:
         """True when every group has finished the log and nothing waits for another attempt."""
         if not all(pump.idle for pump in self.pumps):
             return False
+        due = await self.store.next_timer()
+        if due is not None and due <= self.clock.now():
+            return False
         head = await self.store.head()
         for pump in self.pumps:
             if await self.store.next_due(pump.group, range(SLOTS)) is not None:
