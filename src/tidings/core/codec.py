@@ -1,62 +1,73 @@
 """The codec: messages to JSON and back. msgspec does the work; this file decides what may pass.
 
-What JSON cannot carry faithfully is refused before anything is written: NaN and infinity, naive datetimes, lone
-surrogates, sets and other objects in untyped fields, nesting beyond MAX_DEPTH.
+What is read back equals what was written, whoever made the class. What JSON cannot carry so is refused before anything
+is written: NaN and infinity, datetimes without a time zone, lone surrogates, sets, values of another type than the
+declared one, nesting beyond MAX_DEPTH. Datetimes are written in UTC.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
+from tidings.core.exact import Fit, holds_set, in_utc, refuse_changed, refuse_lossy, types_of
 from tidings.core.message import MessageType
-from tidings.errors import BadPayload, PayloadTooLarge, Unreadable
+from tidings.core.strict import is_deep, place_of, too_deep
+from tidings.errors import BadDeclaration, BadPayload, PayloadTooLarge, Unreadable
 
-MAX_DEPTH = 100
 MAX_BYTES = 1_000_000
 """Largest encoded message, bytes: what every broker takes, with room for attributes."""
 
-_encoder = msgspec.json.Encoder()
-encode_json: Callable[[object], bytes] = _encoder.encode
+encode_json: Callable[[object], bytes] = msgspec.json.Encoder().encode
 decode_json: Callable[[bytes], Any] = msgspec.json.Decoder().decode
-
-_EXACT = frozenset({str, int, bool, bytes, type(None)})
 
 
 class Codec:
     """Encodes and decodes one message type. Built once per type; holds no state between calls."""
 
     def __init__(self, kind: MessageType) -> None:
-        """Compile the decoder and decide whether values need a check beyond what msgspec does."""
+        """Compile reading, writing and the test of exactness.
+
+        Raises:
+            BadDeclaration: The class has a field that cannot be read back, such as a set.
+        """
         self.kind = kind
-        self._check = not _is_plain(kind)
-        if kind.model == "pydantic":
-            self._decode: Callable[[bytes], Any] = kind.cls.model_validate_json
-        else:
-            self._decode = msgspec.json.Decoder(kind.cls).decode
+        cls = kind.cls
+        hints = kind.hints  # first of all: it makes the annotations of a local class known to msgspec
+        try:
+            types, self._endless = types_of(cls, kind.scope)
+            self._read = _pydantic_reader(cls) if kind.model == "pydantic" else msgspec.json.Decoder(cls).decode
+        except (NameError, TypeError) as error:
+            raise BadDeclaration(
+                f"{cls.__qualname__} cannot be read: {error}", "change the type of that field"
+            ) from error
+        if holds_set(types):
+            names = ", ".join(name for name, hint in hints.items() if holds_set(types_of(hint)[0]))
+            raise BadDeclaration(f"{cls.__qualname__} has a set in {names}", "JSON has none: declare tuple[str, ...]")
+        self._write = _pydantic_writer() if kind.model == "pydantic" else encode_json
+        self._fits = Fit(cls, kind.model, kind.scope).test
+        self._has_times = datetime in types
 
     def encode(self, message: Any) -> bytes:
         """The message as UTF-8 JSON, fields in the order of the class.
 
         Raises:
-            BadPayload: A value cannot be written; `data["path"]` names the field.
+            BadPayload: A value cannot be written, or would be read back as another; `data["path"]` names the field.
             PayloadTooLarge: More than MAX_BYTES.
         """
-        content = message.model_dump(mode="python") if self.kind.model == "pydantic" else message
         try:
-            if self._check:
-                _walk(content, "data", 0)
-            data = encode_json(content)
+            data = self._write(message) if self._fits(message) else self._write_closely(message)
         except BadPayload:
             raise
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            _walk(content, "data", 0)  # names the field; msgspec only names the type
+        except Exception as error:  # whatever msgspec, pydantic or a property of the user's class raises
+            refuse_lossy(message, self._write)  # names the field; msgspec only names the type
             msg = f"{self.kind.name} cannot be written as JSON: {error}"
-            raise BadPayload(msg, "use str, int, float, bool, datetime, Decimal, UUID, lists and dicts", path="data") from error
+            raise BadPayload(msg, "publish text, numbers, datetimes, lists and dicts", path="data") from error
+        if self._endless and is_deep(data):
+            refuse_lossy(message, self._write)  # names the place
         if len(data) > MAX_BYTES:
             msg = f"{self.kind.name} has {len(data):,} bytes of JSON; the limit is {MAX_BYTES:,}"
             cure = "store the large part elsewhere and publish a reference to it"
@@ -67,84 +78,63 @@ class Codec:
         """The message that these bytes hold.
 
         Raises:
-            Unreadable: They are not JSON of this type; the message says which field.
+            Unreadable: They are not JSON of this type; `data["path"]` names the field.
         """
+        if self._endless and is_deep(data):
+            raise too_deep(self.kind.name)
         try:
-            return self._decode(data)
-        except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
-            first = str(error).splitlines()[0] if str(error) else type(error).__name__
-            msg = f"{self.kind.name} cannot be read: {first}"
-            raise Unreadable(msg, "see the raw data with `tidings dead show`") from error
+            message = self._read(data)
+            if self._has_times and not self._fits(message):
+                refuse_lossy(message, self._write)
+        except Exception as error:  # whatever msgspec, pydantic or a validator of the user's class raises
+            path, reason = _place(error)
+            msg = f"{self.kind.name} cannot be read: {path}: {reason}"
+            raise Unreadable(msg, "see the raw data with `tidings dead show`", path=path) from error
+        return message
 
-
-def _is_plain(kind: MessageType) -> bool:
-    """True where every field is of a type for which msgspec's JSON is exact, so that no walk is needed."""
-    for hint in kind.hints.values():
-        inner = getattr(hint, "__origin__", hint) if getattr(hint, "__metadata__", None) else hint
-        members = getattr(inner, "__args__", None) if not isinstance(inner, type) or hasattr(inner, "__args__") else None
-        if inner in _EXACT or (members and getattr(inner, "__module__", "") == "types" and set(members) <= _EXACT):
-            continue
-        return False
-    return True
-
-
-def _walk(value: Any, path: str, depth: int) -> None:
-    """Refuse, with its path, the first value that JSON would lose or change."""
-    cls = type(value)
-    if cls is str:
+    def _write_closely(self, message: Any) -> bytes:
+        """Write a message that does not fit its class at first sight, and make sure that it is read back equal."""
+        refuse_lossy(message, self._write)
+        if self.kind.model == "pydantic":
+            content = message.model_dump(warnings=False)
+        else:
+            content = msgspec.to_builtins(message, builtin_types=(datetime,))
+        data = self._write(in_utc(content))
         try:
-            value.encode()
-        except UnicodeEncodeError:
-            msg = f"{path} holds a lone surrogate"
-            raise BadPayload(msg, "decode the text it came from with the right encoding", path=path) from None
-        return
-    if cls in (bool, type(None)):
-        return
-    if isinstance(value, int):
-        if not -(2**63) <= value < 2**64:
-            msg = f"{path} is an integer of {value.bit_length()} bits; the range is -2^63 to 2^64 - 1"
-            raise BadPayload(msg, "publish it as text or Decimal", path=path)
-        return
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            msg = f"{path} is {value}, which JSON cannot hold"
-            raise BadPayload(msg, "publish None, or a number", path=path)
-        return
-    if isinstance(value, datetime):
-        if value.tzinfo is None:
-            msg = f"{path} is a datetime without a time zone: {value.isoformat()}"
-            raise BadPayload(msg, "use an aware datetime: datetime.now(UTC)", path=path)
-        return
-    if depth >= MAX_DEPTH:
-        msg = f"{path[:120]} nests deeper than {MAX_DEPTH} levels"
-        raise BadPayload(msg, "flatten the message", path=path[:120])
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _walk(key, f"{path} key", depth + 1)
-            _walk(item, f"{path}.{key}", depth + 1)
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            _walk(item, f"{path}[{index}]", depth + 1)
-    elif isinstance(value, set | frozenset):
-        msg = f"{path} is a set, whose order is lost"
-        raise BadPayload(msg, "publish a sorted list", path=path)
-    elif hasattr(value, "__struct_fields__"):
-        for name in value.__struct_fields__:
-            _walk(getattr(value, name), f"{path}.{name}", depth + 1)
-    elif hasattr(value, "__attrs_attrs__"):
-        for attribute in value.__attrs_attrs__:
-            _walk(getattr(value, attribute.name), f"{path}.{attribute.name}", depth + 1)
-    elif hasattr(value, "__dataclass_fields__"):
-        for name in value.__dataclass_fields__:
-            _walk(getattr(value, name), f"{path}.{name}", depth + 1)
-    else:
-        _encode_leaf(value, path)
+            read = self._read(data)
+        except Exception as error:
+            path, reason = _place(error)
+            msg = f"{self.kind.name} could not be read back: {path}: {reason}"
+            raise BadPayload(msg, "give the field a value of its declared type", path=path) from error
+        refuse_changed(message, read)
+        return data
 
 
-def _encode_leaf(value: Any, path: str) -> None:
-    try:
-        encode_json(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        msg = f"{path} is a {type(value).__qualname__}, which cannot be written as JSON"
-        cure = "use str, int, float, bool, datetime, Decimal, UUID, lists and dicts"
-        raise BadPayload(msg, cure, path=path) from error
+def _pydantic_reader(cls: Any) -> Callable[[bytes], Any]:
+    def read(data: bytes) -> Any:
+        decode_json(data)  # pydantic takes NaN and other things that are not JSON
+        return cls.model_validate_json(data, strict=True)
+
+    return read
+
+
+def _pydantic_writer() -> Callable[[Any], bytes]:
+    from pydantic import BaseModel
+    from pydantic_core import to_jsonable_python
+
+    write = msgspec.json.Encoder(enc_hook=to_jsonable_python).encode
+    return lambda value: write(value.model_dump(warnings=False) if isinstance(value, BaseModel) else value)
+
+
+def _place(error: Exception) -> tuple[str, str]:
+    """Where reading stumbled, as a path, and why."""
+    if isinstance(error, BadPayload):
+        path = str(error.data["path"])
+        return path, error.what.removeprefix(path).strip()
+    details = getattr(error, "errors", None)  # pydantic
+    if callable(details) and (found := details(include_url=False)):
+        path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in found[0]["loc"])
+        return f"data{path}", str(found[0]["msg"])
+    if isinstance(error, msgspec.MsgspecError):
+        return place_of(error, "data")
+    return "data", str(error).partition("\n")[0] or type(error).__name__

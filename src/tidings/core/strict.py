@@ -83,7 +83,7 @@ def place_of(error: Exception, root: str) -> tuple[str, str]:
 
 def is_deep(data: bytes) -> bool:
     """True where well-formed JSON nests deeper than MAX_DEPTH."""
-    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
+    if len(data) <= 2 * MAX_DEPTH or data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
         return False
     depth = 0
     for char in re.findall(rb"[\[\]{}]", _STRING.sub(b"", data)):
