@@ -56,6 +56,14 @@ def steps(recording: Path) -> Iterator[Step]:
             yield _step(call, rest)
 
 
+def steps_by_name(recording: Path) -> Iterator[str]:
+    """The name of every call of a recording."""
+    for line in recording.read_bytes().splitlines():
+        found = _LINE.match(line)
+        if found is not None and found[3] is not None:
+            yield found[3].decode()
+
+
 def _step(call: bytes, rest: bytes) -> Step:
     if call == b"unlink":
         return Step("unlink", _plain(_TEXT.search(rest)[1]).decode())

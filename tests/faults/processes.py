@@ -12,9 +12,9 @@ from pathlib import Path
 
 from tests.faults.workload import FileLedger, Pause, Publisher, Shop, final, judge, prepare, read_ledger
 from tidings import App
-from tidings.core.ports import Redrive
+from tidings.core.operations import Redrive
 from tidings.testing.evidence import Final
-from tidings.testing.faults import Child, Ready
+from tidings.testing.faults import Child, Ready, Tracing
 from tidings.testing.history import History
 from tidings.testing.verdict import Report
 
@@ -44,16 +44,20 @@ class Scene:
         folder: Empty at first.
         mutant: Breaks the product on purpose, inside every child.
         options: For the App.
+        traces: Where history, ledger and log are, if not beside the store.
     """
 
     folder: Path
     mutant: Mutant | None = None
     options: dict[str, object] | None = None
+    traces: Path | None = None
 
     def __post_init__(self) -> None:
-        self.history = History(self.folder / "history.jsonl")
+        self.traces = self.traces or self.folder
+        self.history = History(self.traces / "history.jsonl")
         self.serial = itertools.count(1)
         self.children: list[Child] = []
+        self.tracings: list[Tracing] = []
 
     @property
     def url(self) -> str:
@@ -61,11 +65,11 @@ class Scene:
 
     def shop(self, **more) -> Shop:
         """A shop that leaves its traces in this scene, in the calling process."""
-        history = History(self.folder / "history.jsonl")
+        history = History(self.traces / "history.jsonl")
         return Shop(
             self.url,
             history.note,
-            FileLedger(self.folder / "ledger.jsonl"),
+            FileLedger(self.traces / "ledger.jsonl"),
             os.getpid(),
             options=self.options or {},
             **more,
@@ -75,13 +79,30 @@ class Scene:
         """Fork a process of this scene."""
 
         def run(ready: Ready) -> object:
-            logging.basicConfig(filename=self.folder / "log.txt", format="%(process)d %(levelname)s %(message)s")
+            logging.basicConfig(filename=self.traces / "log.txt", format="%(process)d %(levelname)s %(message)s")
             if self.mutant is not None:
                 self.mutant()
             return main(ready)
 
         child = Child(run, self.history)
         self.children.append(child)
+        return child
+
+    def traced(self, run: Callable[[], object], take: Callable[[int], Tracing]) -> Child:
+        """Fork a process that strace takes hold of before it does anything."""
+        go, traced = os.pipe()
+
+        def main(ready: Ready) -> None:
+            ready()
+            os.read(go, 1)
+            run()
+
+        child = self.child(main)
+        child.wait_ready()
+        self.tracings.append(take(child.pid))
+        os.write(traced, b"!")
+        os.close(go)
+        os.close(traced)
         return child
 
     def prepare(self) -> None:
@@ -135,9 +156,11 @@ class Scene:
             shop = self.shop()
             async with shop.app as app:
                 await app.run(until_idle=True)
-                dead = [held.id for held in await app.store.held(state="dead") if "Wished" not in held.reason]
+                dead = [held for held in await app.store.held(state="dead") if "Wished" not in held.reason]
                 if dead and redrive:
-                    await app.store.write(Redrive(dead))
+                    for held in dead:
+                        shop.note("redrive", "invoke", group=held.group, id=held.envelope.id)
+                    await app.store.write(Redrive([held.id for held in dead]))
                     await app.run(until_idle=True)
 
         healer = self.child(lambda _: asyncio.run(main()))
@@ -149,21 +172,23 @@ class Scene:
         async def main() -> Final:
             shop = self.shop()
             async with shop.app:
-                return await final(shop, read_ledger(self.folder / "ledger.jsonl"), **more)
+                return await final(shop, read_ledger(self.traces / "ledger.jsonl"), **more)
 
         return asyncio.run(main())
 
     def report(self, **more) -> Report:
         """The verdicts on this scene."""
-        return judge(self.folder / "history.jsonl", self.final(**more))
+        return judge(self.traces / "history.jsonl", self.final(**more))
 
     def log(self) -> str:
         """The last lines that the processes logged."""
-        path = self.folder / "log.txt"
+        path = self.traces / "log.txt"
         return "\n".join(path.read_text().splitlines()[-40:]) if path.exists() else ""
 
     def close(self) -> None:
         """End what is left."""
         for child in self.children:
             child.end()
+        for tracing in self.tracings:
+            tracing.end()
         self.history.close()

@@ -25,11 +25,8 @@ def recorded(scene, rounds=60):
     for path in scene.folder.glob("shop.db*"):
         if path.is_file():
             shutil.copy(path, before)
-    go, traced = os.pipe()
 
-    async def main(ready):
-        ready()
-        os.read(go, 1)  # until strace has taken hold
+    async def main():
         shop = scene.shop()
         async with shop.app as app:
             running = asyncio.ensure_future(app.run())
@@ -38,13 +35,11 @@ def recorded(scene, rounds=60):
             app.stop()
             await running
 
-    child = scene.child(lambda ready: asyncio.run(main(ready)))
-    child.wait_ready()
-    tracing = Tracing.recording(child.pid, CALLS, scene.folder / "trace")
-    os.write(traced, b"!")
+    trace = scene.folder / "trace"
+    child = scene.traced(lambda: asyncio.run(main()), lambda pid: Tracing.recording(pid, CALLS, trace))
     assert child.wait() == 0, scene.log()
-    tracing.end()
-    return survey(scene.folder / "trace", before, scene.folder / "history.jsonl", STATES)
+    scene.tracings.pop().end()
+    return survey(trace, before, scene.folder / "history.jsonl", STATES)
 
 
 def test_a_power_loss_loses_nothing_acknowledged(scene):

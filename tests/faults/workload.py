@@ -242,11 +242,11 @@ class Publisher:
         await self.send(Noticed(key, self.producer, self._next(key), self.random.choice(self.wishes)))
 
     async def send(self, message: object) -> None:
-        """Publish one message under an id of our own; again, with the same id, while the outcome is unknown."""
+        """Publish one message under an id of our own; again while nobody knows whether it is published."""
         id_ = self.tag()
         facts = {"id": id_, "key": message.key, "digest": body_digest(message)}
         self.shop.note("publish", "invoke", **facts)
-        while True:
+        for _ in range(10):
             try:
                 position = await self.shop.app.publish(message, id=id_)
             except OutcomeUnknown:

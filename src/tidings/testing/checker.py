@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 
 from tidings.core.envelope import Envelope
-from tidings.core.ports import Held
+from tidings.core.operations import Held
 from tidings.testing.evidence import Evidence, Final, Group
 from tidings.testing.history import Record, digest
 from tidings.testing.verdict import NAMES, Report, Verdict
@@ -150,14 +150,19 @@ def _ordered(evidence: Evidence, verdicts: Verdicts, group: Group) -> None:
     for item in evidence.held[group.name].values():
         if item.state == "dead" and group.on_dead == "park":
             parked[item.envelope.key] = min(item.position, parked.get(item.envelope.key, item.position))
+    redriven = {record.id for record in evidence.ops["redrive"] if record.group == group.name}
     for effect in evidence.effects[group.name]:
         if effect.id in seen or effect.id not in evidence.by_id:
             continue
+        if group.on_dead == "skip" and effect.id in redriven:
+            continue  # the others passed it while it was dead, as was asked for
         seen.add(effect.id)
         key, at = evidence.by_id[effect.id][0].key, evidence.by_id[effect.id][0].position
         if key is None:
             continue
         before, head = last.get(key, 0), parked.get(key, at + 1)
+        if head == at and not group.exactly_once:
+            head += 1  # it was handled, and died before it could say so
         verdicts["G9"].expect(at > before, f"{group.name}, key {key}: position {at} took effect after {before}")
         verdicts["G9"].expect(at < head, f"{group.name}, key {key}: position {at} overtook the dead letter at {head}")
         last[key] = max(at, before)

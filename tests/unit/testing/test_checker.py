@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from tidings.core.envelope import Envelope
-from tidings.core.ports import Held
+from tidings.core.operations import Held
 from tidings.testing.checker import check
 from tidings.testing.evidence import Effect, Final, Group, ReadModel
 from tidings.testing.history import History, Record, digest, read_history
@@ -131,6 +131,27 @@ def test_an_effect_behind_a_dead_letter_of_its_key_breaks_g9_unless_the_group_sk
     assert broken(run.check(effects=effects, held=[held(2)])) == {"G9"}
     skips = msgspec.structs.replace(GROUP, on_dead="skip")
     assert not run.check(effects=effects, held=[held(2)], groups=[skips]).broken
+
+
+def test_what_was_redriven_in_a_group_that_skips_comes_late(run):
+    skips = msgspec.structs.replace(GROUP, on_dead="skip")
+    late = [run.effects[0], run.effects[2], run.effects[1]]
+    assert broken(run.check(effects=late, groups=[skips])) == {"G9"}
+    run.note("redrive", "invoke", group=GROUP.name, id="id-2")
+    assert not run.check(effects=late, groups=[skips]).broken
+    assert broken(run.check(effects=late)) == {"G9"}
+
+
+def test_without_tx_a_dead_letter_may_have_been_handled(run):
+    loose = msgspec.structs.replace(GROUP, exactly_once=False)
+    assert not run.check(held=[held(3)], groups=[loose]).broken
+    assert broken(run.check(held=[held(2)], groups=[loose])) == {"G9"}
+
+
+def test_attempts_used_up_without_a_dead_letter_break_g20(run):
+    for _ in range(3):
+        run.deliver("id-3", "fail")
+    assert broken(run.check(effects=run.effects[:2])) == {"G20", "G5", "G7"}
 
 
 def test_parked_behind_a_dead_letter_is_conserved(run):
