@@ -12,7 +12,8 @@ from typing import ClassVar
 from tidings.core.codec import MAX_BYTES
 from tidings.core.envelope import Envelope
 from tidings.core.guarantees import Guarantees
-from tidings.core.ports import CRASHED, Claim, Held, Join, Lease, Settle, Store
+from tidings.core.operations import CRASHED, Claim, Held, Join, Lease, Settle
+from tidings.core.ports import Store
 from tidings.core.subscription import Subscription
 from tidings.core.watermark import Watermark
 

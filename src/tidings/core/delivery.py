@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from tidings.core.operations import Delivery, Held, State
 from tidings.core.outcome import Again, Dead
-from tidings.core.ports import Delivery, Held, State
 from tidings.core.retry import Retry
 from tidings.errors import Unreadable
 

@@ -27,6 +27,8 @@ Test = Callable[[Any], bool]
 Accepts = Mapping[type, Test | None]
 """Types a value may have -> the test that its value passes, None where every value will do."""
 
+_Plan = tuple[tuple[int, Test], ...]
+_UNFIT: _Plan = ((0, lambda _value: False),)
 _LARGEST = 2**53  # beyond it not every whole number is a float
 _MOST_SHAPES = 64
 _SEQUENCES = {list: list, collections.abc.Sequence: list, collections.abc.Iterable: list, tuple: tuple}
@@ -68,32 +70,32 @@ class Fit:
         self.test: Test = self._fields(cls, scope)
 
     def _fields(self, cls: type[Any], scope: dict[str, Any] | None = None) -> Test:
-        """The test of an object by its fields. Each combination of their types seen is planned once."""
+        """The test of an object by its fields. For each combination of their types, what to check is planned once."""
         decorators = getattr(cls, "__pydantic_decorators__", None)
         if decorators and (decorators.field_serializers or decorators.model_serializers or decorators.computed_fields):
             return lambda _value: False
         names = field_names(cls)
         get: Callable[[Any], tuple[Any, ...]] = attrgetter(*names) if len(names) > 1 else _few(names)
         accepted: list[Accepts] = []
-        plans: dict[tuple[type, ...], tuple[tuple[int, Test], ...] | None] = {}
+        plans: dict[tuple[type, ...], _Plan] = {}
 
-        def plan(shape: tuple[type, ...]) -> tuple[tuple[int, Test], ...] | None:
+        def plan(shape: tuple[type, ...]) -> _Plan:
             if not accepted:
                 accepted.extend(map(self._accepts, field_hints(cls, scope).values()))
-            checks = None
-            if all(found in accepts for found, accepts in zip(shape, accepted, strict=True)):
-                tests = enumerate(accepts[found] for found, accepts in zip(shape, accepted, strict=True))
-                checks = tuple((index, test) for index, test in tests if test is not None)
+            found: _Plan = _UNFIT
+            if all(kind in accepts for kind, accepts in zip(shape, accepted, strict=True)):
+                tests = enumerate(accepts[kind] for kind, accepts in zip(shape, accepted, strict=True))
+                found = tuple((index, test) for index, test in tests if test is not None)
             if len(plans) < _MOST_SHAPES:
-                plans[shape] = checks
-            return checks
+                plans[shape] = found
+            return found
 
         def test(value: Any) -> bool:
             values = get(value)
             shape = tuple(map(type, values))
-            checks = plans[shape] if shape in plans else plan(shape)
+            checks = plans.get(shape)
             if checks is None:
-                return False
+                checks = plan(shape)
             return not checks or all(check(values[index]) for index, check in checks)
 
         return test

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tidings.core.ports import Delivery
+from tidings.core.operations import Delivery
 
 
 def newest_only(deliveries: Sequence[Delivery]) -> tuple[list[Delivery], list[Delivery]]:

@@ -1,307 +1,17 @@
 """The ports: what a store and a broker owe the runtime. An adapter implements one of them and nothing else.
 
-A store changes only through operations: plain values that say what to do, applied atomically. The runtime hands them
-over one by one; a store commits as many together as are waiting (group commit). The same operations can be applied
-inside an open transaction, next to a handler's own SQL.
+A store changes only through operations (see `tidings.core.operations`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Protocol
-
-import msgspec
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, Protocol
 
 from tidings.core.envelope import Envelope
 from tidings.core.guarantees import Guarantees
+from tidings.core.operations import Backlog, CurrentState, Held, Op, State
 from tidings.core.subscription import Subscription
-
-ANY = -1
-"""Expected version of an append that does not care; 0 means that the stream must not exist yet."""
-
-
-# ---- operations: everything that changes a store ---------------------------------------------------------------------
-
-
-class Append(msgspec.Struct, frozen=True, gc=False):
-    """Append envelopes to the log. Returns `Appended`. Raises WrongVersion or IdConflict; then nothing is appended.
-
-    The store sets `position`, and `version` where `stream` is set. An envelope whose (source, id) is stored already
-    with the same type, key and data is not stored again: its old position is returned.
-
-    Attributes:
-        envelopes: In order, all or nothing. Empty is allowed and does nothing.
-        expected: Version every named stream must have before the append (one stream then), or ANY.
-        due: When to append, microseconds since 1970 UTC; None means now. A later append waits as timers.
-    """
-
-    envelopes: Sequence[Envelope]
-    expected: int = ANY
-    due: int | None = None
-
-
-class Appended(msgspec.Struct, frozen=True, gc=False):
-    """Where envelopes went.
-
-    Attributes:
-        positions: Place in the log of each envelope, in the order given; 0 for one that waits as a timer.
-        version: Version of the stream after the append, or None where no stream was named.
-    """
-
-    positions: Sequence[int]
-    version: int | None = None
-
-    @property
-    def position(self) -> int:
-        """The last position, which a query can wait for; 0 for an empty append."""
-        return self.positions[-1] if self.positions else 0
-
-
-State = Literal["retry", "parked", "dead"]
-
-
-class Held(msgspec.Struct, frozen=True):
-    """A delivery that did not end with its first attempt: it waits to be retried, is parked, or is a dead letter.
-
-    Attributes:
-        id: Row id; 0 while not yet stored.
-        group: Full name of the group.
-        position: Place in the log; orders the deliveries of one key.
-        state: "retry" is tried when due; "parked" waits behind an earlier one of its key; "dead" gave up.
-        attempt: Attempts started so far.
-        due: When to try again, microseconds since 1970 UTC; 0 means at once. Not used for parked and dead.
-        envelope: The message with its original bytes.
-        reason: Last failure in one line: exception class and text, or why it was parked.
-        traceback: Of the last failure, or "".
-        history: One line per attempt: when, outcome, wait.
-        since: When it was first held, microseconds since 1970 UTC.
-    """
-
-    id: int
-    group: str
-    position: int
-    state: State
-    attempt: int
-    due: int
-    envelope: Envelope
-    reason: str = ""
-    traceback: str = ""
-    history: Sequence[str] = ()
-    since: int = 0
-
-
-class Settle(msgspec.Struct, frozen=True):
-    """Settle deliveries of one group, together with everything their handlers returned. Raises Fenced.
-
-    Attributes:
-        group: Full name of the group.
-        epochs: Slot -> epoch under which the deliveries were taken; any difference refuses the whole operation.
-        checkpoint: Every one of these slots has finished up to here; None leaves it. Never moves backwards.
-        started: Deliveries up to here are about to be handed to the handler; None leaves it.
-        hold: Deliveries to insert (id 0) or replace in the table of held deliveries.
-        done: Ids of held deliveries that ended; they are removed.
-        marks: Positions handled out of order, to be remembered until the checkpoint of their slot passes them.
-        append: Messages the handlers returned or published.
-        later: Appends with a due time.
-        durable: False for a mere `started` mark, which must survive the process but not the machine.
-    """
-
-    group: str
-    epochs: Mapping[int, int]
-    checkpoint: int | None = None
-    started: int | None = None
-    hold: Sequence[Held] = ()
-    done: Sequence[int] = ()
-    marks: Sequence[int] = ()
-    append: Sequence[Envelope] = ()
-    later: Sequence[Append] = ()
-    durable: bool = True
-
-
-class Join(msgspec.Struct, frozen=True):
-    """Create a group if it is new, and tables it brings. Returns the number of retained events before its start.
-
-    Raises GroupConflict where another handler holds the group, ProjectionChanged where the fingerprint differs.
-
-    Attributes:
-        group: Full name.
-        where: Identity of the handler.
-        types: Names of the message types it handles.
-        commands: Those of them that are commands, which one group alone may handle.
-        slots: Number of slots.
-        start: "earliest", "latest", or the position after which it starts.
-        schema: SQL that creates its tables; run when the group is new.
-        fingerprint: Of the code that fills them.
-        seed: True for a replica: a new group starts with a bootstrap (see `Seed`).
-        on_dead: "park": a dead letter blocks what is behind it; "skip": it does not.
-    """
-
-    group: str
-    where: str
-    types: Sequence[str]
-    commands: Sequence[str]
-    slots: int
-    start: Literal["earliest", "latest"] | int
-    schema: str | None = None
-    fingerprint: str | None = None
-    seed: bool = False
-    on_dead: Literal["park", "skip"] = "park"
-
-
-class Seed(msgspec.Struct, frozen=True, gc=False):
-    """Note how far a replica's bootstrap has come.
-
-    Attributes:
-        group: Full name.
-        cursor: Last key that was copied from the owner's current states; "" starts anew, None ends the bootstrap.
-    """
-
-    group: str
-    cursor: str | None
-
-
-class Claim(msgspec.Struct, frozen=True, gc=False):
-    """Renew the leases of a member on a group, claim free ones up to `want`, give up those above it.
-
-    Returns Slot -> Lease for all slots the member holds now. A slot is free when its lease ran out or its owner's
-    process is gone.
-
-    Attributes:
-        group: Full name.
-        member: Identity of the worker.
-        want: Slots the member should hold at most.
-        give: Slots it hands back now (their deliveries are settled).
-        lease: Seconds.
-    """
-
-    group: str
-    member: str
-    want: int
-    give: Sequence[int] = ()
-    lease: float = 10.0
-
-
-class Lease(msgspec.Struct, frozen=True, gc=False):
-    """A slot held by a member.
-
-    Attributes:
-        epoch: Grows with every change of owner.
-        checkpoint: Finished up to here.
-        started: Handed to a handler up to here; beyond the checkpoint after a crash.
-    """
-
-    epoch: int
-    checkpoint: int
-    started: int
-
-
-class Beat(msgspec.Struct, frozen=True, gc=False):
-    """Tell the others that this worker lives, and renew its leases. Returns the members of its app that live, sorted.
-
-    Attributes:
-        app: Name of the app.
-        member: Identity of the worker.
-        lease: Seconds until the others may take it for dead.
-        leaving: True when it stops: its leases are free at once.
-    """
-
-    app: str
-    member: str
-    lease: float
-    leaving: bool = False
-
-
-class Fire(msgspec.Struct, frozen=True, gc=False):
-    """Move timers that are due to the log. Returns microseconds of the next due timer, or None.
-
-    Attributes:
-        now: Microseconds since 1970 UTC.
-        limit: At most this many at once.
-    """
-
-    now: int
-    limit: int = 1000
-
-
-class Redrive(msgspec.Struct, frozen=True):
-    """Put dead letters back to work (attempts count anew). Returns how many.
-
-    Attributes:
-        ids: Row ids of held deliveries.
-        discard: True removes them instead; their parked successors then run.
-    """
-
-    ids: Sequence[int]
-    discard: bool = False
-
-
-class Rewind(msgspec.Struct, frozen=True):
-    """Drop the tables of a projection and set its group back to the start. Returns events to replay.
-
-    Attributes:
-        group: Full name.
-        schema: SQL that creates the tables anew.
-        fingerprint: Of the code that will fill them.
-        seed: True for a replica: its bootstrap starts anew.
-    """
-
-    group: str
-    schema: str
-    fingerprint: str | None = None
-    seed: bool = False
-
-
-Op = Append | Settle | Join | Seed | Claim | Beat | Fire | Redrive | Rewind
-
-
-# ---- what is read ----------------------------------------------------------------------------------------------------
-
-
-class Backlog(msgspec.Struct, frozen=True):
-    """How a group stands.
-
-    Attributes:
-        group: Full name.
-        where: Identity of the handler.
-        checkpoint: Lowest position all slots have finished.
-        lag: Events of its types behind the head (counted up to 100,000).
-        oldest: Seconds since the oldest unhandled one was published; 0.0 when none waits.
-        retrying: Held deliveries that wait for another attempt.
-        parked: Held deliveries that wait behind one of the same key.
-        dead: Dead letters.
-        owners: Slot -> member that holds its lease.
-    """
-
-    group: str
-    where: str
-    checkpoint: int
-    lag: int
-    oldest: float
-    retrying: int
-    parked: int
-    dead: int
-    owners: Mapping[int, str]
-
-
-class CurrentState(msgspec.Struct, frozen=True, gc=False):
-    """The newest state of one key, as its owner published it.
-
-    Attributes:
-        key: The key.
-        version: The owner's version, from 1.
-        position: Place in the log.
-        time: Publication time, microseconds since 1970 UTC.
-        data: JSON; empty when the record is gone.
-    """
-
-    key: str
-    version: int
-    position: int
-    time: int
-    data: bytes
-
-
-# ---- the ports -------------------------------------------------------------------------------------------------------
 
 
 class Rows(Protocol):
@@ -405,8 +115,11 @@ class Store(Protocol):
         """Current states of a type with key > after, in key order, tombstones included."""
 
     async def due(self, group: str, slots: Sequence[int], now: int, limit: int) -> Sequence[Held]:
-        """Held deliveries to try now, by position: the first one of each key, if it is in state "retry" and due, or
-        "parked" with nothing before it; and every due one without a key."""
+        """Held deliveries to try now, by position.
+
+        Of each key the first one, if it is in state "retry" and due, or "parked" with nothing before it; and every due
+        one without a key.
+        """
 
     async def next_due(self, group: str, slots: Sequence[int]) -> int | None:
         """Microseconds since 1970 UTC when the next held delivery is due, or None."""
@@ -447,24 +160,6 @@ class Store(Protocol):
         """Make every `grown` of this process return now."""
 
 
-class Delivery(msgspec.Struct, frozen=True, gc=False):
-    """One try to hand over an envelope.
-
-    Attributes:
-        envelope: The message.
-        attempt: Its number, from 1.
-        held: Row id of the held delivery it comes from, or 0 for one fresh from the log or broker.
-    """
-
-    envelope: Envelope
-    attempt: int = 1
-    held: int = 0
-
-
-CRASHED = "the worker stopped during this attempt"
-"""Reason of a held delivery whose handler was started and is not known to have ended."""
-
-
 class Watermark(Protocol):
     """See `tidings.core.watermark.Watermark`."""
 
@@ -480,12 +175,14 @@ class Feed(Protocol):
     """Slots of a group that move through a log together.
 
     Attributes:
+        closing: True while its slots are on their way to another worker.
         slots: Slot -> epoch of its lease.
         cursor: Position up to which deliveries were taken.
         flushed: Checkpoint in the store.
         watermark: What is finished of what was taken.
     """
 
+    closing: bool
     slots: dict[int, int]
     cursor: int
     flushed: int
@@ -533,7 +230,7 @@ class Consumer(Protocol):
 
 
 class Broker(Protocol):
-    """Moves messages between processes. The runtime owns lanes, retries, dead letters, inbox and drain; not the broker."""
+    """Moves messages between processes. Lanes, retries, dead letters, inbox and drain belong to the runtime."""
 
     guarantees: ClassVar[Guarantees]
 

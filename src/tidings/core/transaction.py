@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
-from tidings.core.ports import ANY, Rows
+from tidings.core.operations import ANY
+from tidings.core.ports import Rows
 
-R = TypeVar("R", covariant=True)
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
-class Readable(Protocol[R]):
+class Readable(Protocol[R_co]):
     """A part whose record of one key can be read inside a transaction: a replica or a decider."""
 
-    async def read(self, key: str, tx: Transaction) -> R:
+    async def read(self, key: str, tx: Transaction) -> R_co:
         """The record of a key as this transaction sees it."""
 
 
@@ -44,7 +46,9 @@ class Transaction(Protocol):
     ) -> None:
         """Publish messages when, and only when, this transaction commits."""
 
-    async def send(self, command: object, *, after: float | timedelta | None = None, at: datetime | None = None) -> None:
+    async def send(
+        self, command: object, *, after: float | timedelta | None = None, at: datetime | None = None
+    ) -> None:
         """Send a command when, and only when, this transaction commits."""
 
     async def get(self, part: Readable[R], key: object) -> R:

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 from tidings.core.envelope import Envelope
 from tidings.core.fingerprint import fingerprint
 from tidings.core.message import Gone, MessageType, check_name, message_type
-from tidings.core.ports import CurrentState
+from tidings.core.operations import CurrentState
 from tidings.core.retry import Retry
 from tidings.core.schema import check_table
 from tidings.core.signature import location

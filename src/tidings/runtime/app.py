@@ -11,8 +11,9 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from tidings.core.message import check_name
+from tidings.core.operations import ANY
 from tidings.core.part import Part
-from tidings.core.ports import ANY, Broker, Store
+from tidings.core.ports import Broker, Store
 from tidings.core.retry import seconds
 from tidings.core.router import Router, check_together
 from tidings.core.subscription import Subscription
@@ -64,7 +65,8 @@ class App(Router):
         super().__init__(check_name(name or _default_name(store), "the app"))
         self.url = store if isinstance(store, str) else store.url
         self.parts = parts
-        for part in parts:
+        given: tuple[object, ...] = parts  # a caller without a type checker may give anything
+        for part in given:
             if not isinstance(part, Part):
                 msg = f"the app {self.name} was given {part!r} as a part"
                 raise BadDeclaration(msg, "parts are Router, Decider, Projection and Replica values")
@@ -298,7 +300,7 @@ class App(Router):
         return await quarantined(self._here(), self.name, body, headers or {})
 
     async def staleness(self, part: Part) -> float:
-        """Seconds since the oldest message was published that a replica or projection has not taken over; 0.0 if none."""
+        """Seconds since the oldest message was published that a replica has not taken over; 0.0 if there is none."""
         found = await self.store.backlog(f"{self.name}.{part.name}")
         if not found:
             msg = f"{part.name} has not run in app {self.name} yet"

@@ -13,7 +13,7 @@ import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tidings.core.ports import Delivery
+from tidings.core.operations import Delivery
 from tidings.errors import Fenced, OutcomeUnknown, StoreError
 from tidings.runtime.dispatch import UNSEEN
 from tidings.runtime.outgoing import HANDLING

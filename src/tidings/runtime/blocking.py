@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from tidings.core.operations import ANY, Op
 from tidings.core.part import Part
-from tidings.core.ports import ANY, Op, Rows, StoreTransaction
+from tidings.core.ports import Rows, StoreTransaction
 from tidings.core.transaction import Readable
 from tidings.errors import NotOpen, UsageError
 from tidings.runtime.outgoing import Outgoing
@@ -67,7 +68,7 @@ class Blocking:
             return store.begin_now()
 
         async def sleep(seconds: float) -> None:
-            time.sleep(seconds)
+            time.sleep(seconds)  # noqa: ASYNC251 - there is no loop to block; it is driven by `finish`
 
         app = self._app
         self._verbs = Verbs(store, Outgoing(app.name, app.clock), app.clock, write, begin, sleep)

@@ -8,7 +8,8 @@ import msgspec
 
 from tidings.core.envelope import SLOTS, Envelope
 from tidings.core.newest import newest_only
-from tidings.core.ports import CRASHED, Consumer, Delivery, Held, State, Store
+from tidings.core.operations import CRASHED, Delivery, Held, State
+from tidings.core.ports import Consumer, Store
 from tidings.core.subscription import Subscription
 from tidings.runtime.clock import Clock
 

@@ -106,7 +106,7 @@ class Outgoing:
         trace = cause.traceparent if cause is not None else None
         extras: bytes | None = None
         if headers:
-            from tidings.core.cloudevent import check_headers  # noqa: PLC0415 - only who gives headers pays for it
+            from tidings.core.cloudevent import check_headers
 
             checked = dict(check_headers(headers))
             trace = checked.pop("traceparent", trace)

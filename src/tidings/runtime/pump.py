@@ -17,7 +17,8 @@ import msgspec
 
 from tidings.core.delivery import settle
 from tidings.core.lanes import Lanes
-from tidings.core.ports import CRASHED, Consumer, Delivery, Feed, Held, Settle, Store
+from tidings.core.operations import CRASHED, Delivery, Held, Settle
+from tidings.core.ports import Consumer, Feed, Store
 from tidings.core.subscription import Subscription
 from tidings.errors import Fenced, OutcomeUnknown, StoreError, Unreadable
 from tidings.runtime.batch import LONGEST, run_batch
@@ -125,7 +126,7 @@ class Pump:
         return len(self.lanes) + len(self.ended)
 
     def _adapt(self) -> None:
-        """Take more ahead while handlers keep up, less while they are slow: a crash makes suspects of what was taken."""
+        """Take more ahead while handlers keep up, less while they are slow: a crash makes all of it suspect."""
         if not self._handed:
             return
         now = asyncio.get_running_loop().time()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from tidings.core.codec import encode_json
 from tidings.core.envelope import Envelope
-from tidings.core.ports import Held
+from tidings.core.operations import Held
 from tidings.errors import TidingsError, Unreadable
 from tidings.runtime.verbs import Verbs
 

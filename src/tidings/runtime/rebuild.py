@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tidings.core.ports import Rewind
+from tidings.core.operations import Rewind
 from tidings.errors import NotFound
 from tidings.runtime.worker import Worker
 

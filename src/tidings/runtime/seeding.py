@@ -6,7 +6,8 @@ import asyncio
 import logging
 from typing import Any
 
-from tidings.core.ports import Seed, Store
+from tidings.core.operations import Seed
+from tidings.core.ports import Store
 from tidings.errors import StoreError
 from tidings.runtime.pump import Pump
 

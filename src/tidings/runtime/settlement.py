@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import msgspec
 
 from tidings.core.envelope import Envelope
-from tidings.core.ports import Append, Consumer, Delivery, Feed, Held, Settle
+from tidings.core.operations import Append, Delivery, Held, Settle
+from tidings.core.ports import Consumer, Feed
 
 
 class Ended(msgspec.Struct, frozen=True, gc=False):
@@ -31,11 +32,39 @@ class Ended(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(slots=True)
 class _Sum:
+    """What happened in one feed."""
+
+    feed: Feed
     hold: list[Held] = field(default_factory=list)
     done: list[int] = field(default_factory=list)
     append: list[Envelope] = field(default_factory=list)
     later: list[Append] = field(default_factory=list)
     finished: list[int] = field(default_factory=list)
+
+    def add(self, end: Ended) -> None:
+        """Count in one delivery that ended."""
+        delivery = end.delivery
+        if not delivery.held:
+            self.feed.watermark.finished(delivery.envelope.position)
+        if end.committed:
+            return
+        if end.held is not None:
+            self.hold.append(end.held)
+        elif delivery.held:
+            self.done.append(delivery.held)
+        if not delivery.held:
+            self.finished.append(delivery.envelope.position)
+        if end.append:
+            self.append.extend(end.append)
+        if end.later:
+            self.later.extend(end.later)
+
+    def park(self, row: Held) -> None:
+        """Count in a delivery that is held; a fresh one is finished with, as far as the log is concerned."""
+        self.hold.append(row)
+        if not row.id:
+            self.feed.watermark.finished(row.position)
+            self.finished.append(row.position)
 
 
 def settlements(
@@ -55,52 +84,28 @@ def settlements(
         starting: Held deliveries whose next attempt starts now, as they are to be stored.
         mark: True when fresh deliveries start now: everything taken counts as started.
     """
-    sums = {id(feed): _Sum() for feed in consumer.feeds}
+    sums = {id(feed): _Sum(feed) for feed in consumer.feeds}
+    feed_of = consumer.feed_of
     for end in ended:
-        delivery = end.delivery
-        feed = consumer.feed_of(delivery.envelope)
-        if feed is None:
-            continue
-        total = sums[id(feed)]
-        if not delivery.held:
-            feed.watermark.finished(delivery.envelope.position)
-            if not end.committed:
-                total.finished.append(delivery.envelope.position)
-        if end.committed:
-            continue
-        if end.held is not None:
-            total.hold.append(end.held)
-        elif delivery.held:
-            total.done.append(delivery.held)
-        if end.append:
-            total.append.extend(end.append)
-        if end.later:
-            total.later.extend(end.later)
+        if (feed := feed_of(end.delivery.envelope)) is not None:
+            sums[id(feed)].add(end)
     for row in parked:
-        feed = consumer.feed_of(row.envelope)
-        if feed is not None:
-            total = sums[id(feed)]
-            if not row.id:
-                feed.watermark.finished(row.position)
-                total.finished.append(row.position)
-            total.hold.append(row)
+        if (feed := feed_of(row.envelope)) is not None:
+            sums[id(feed)].park(row)
     for row in starting:
-        feed = consumer.feed_of(row.envelope)
-        if feed is not None:
+        if (feed := feed_of(row.envelope)) is not None:
             sums[id(feed)].hold.append(row)
     durable = bool(ended or parked)
-    return [
-        (feed, op)
-        for feed in consumer.feeds
-        if (op := _settle(consumer.group, feed, sums[id(feed)], mark=mark, durable=durable)) is not None
-    ]
+    ops = ((total.feed, _settle(consumer.group, total, mark=mark, durable=durable)) for total in sums.values())
+    return [(feed, op) for feed, op in ops if op is not None]
 
 
-def _settle(group: str, feed: Feed, total: _Sum, *, mark: bool, durable: bool) -> Settle | None:
+def _settle(group: str, total: _Sum, *, mark: bool, durable: bool) -> Settle | None:
+    feed = total.feed
     position = feed.watermark.position  # what finished beyond it is marked, so that a crash does not bring it back
     checkpoint = position if position > feed.flushed else None
     started = feed.cursor if mark else None
-    if checkpoint is None and started is None and not (total.hold or total.done or total.finished or total.later):
+    if checkpoint is None and started is None and not (total.hold or total.done or total.finished):
         return None
     return Settle(
         group,

@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from tidings.core.envelope import Envelope
-from tidings.core.ports import ANY, Append, Appended, Rows, StoreTransaction
+from tidings.core.operations import ANY, Append, Appended
+from tidings.core.ports import Rows, StoreTransaction
 from tidings.core.transaction import Readable
 from tidings.errors import UsageError
 from tidings.runtime.clock import Clock
@@ -174,7 +175,7 @@ class OpenTransaction:
 
 
 def drained(error: BaseException, tx: OpenTransaction | None) -> bool:
-    """True when a handler was cancelled because its worker stops; it may also cancel itself, or have held `tx` too long."""
+    """True when a handler was cancelled because its worker stops, not by itself and not for holding `tx` too long."""
     task = asyncio.current_task()
     if not isinstance(error, asyncio.CancelledError) or task is None:
         return False

@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from tidings.core.message import check_key, message_type
-from tidings.core.ports import ANY, Append, Appended, Held, Op, Settle, Store, StoreTransaction
+from tidings.core.operations import ANY, Append, Appended, Held, Op, Settle
+from tidings.core.ports import Store, StoreTransaction
 from tidings.core.transaction import Readable
 from tidings.errors import BadArgument, NotAMessage, WrongVersion
 from tidings.runtime.catchup import wait_for
@@ -156,7 +157,7 @@ class Verbs:
 
     async def receive(self, body: bytes, headers: Mapping[str, str]) -> int:
         """See `App.receive`."""
-        from tidings.core.cloudevent import from_headers, from_json  # noqa: PLC0415 - only who receives pays for it
+        from tidings.core.cloudevent import from_headers, from_json
 
         envelope = from_headers(headers, body) if headers else from_json(body)
         appended: Appended = await self._write(Append([envelope]))

@@ -7,6 +7,7 @@ due timers to the log, and drains when asked to stop. A pump that fails is start
 from __future__ import annotations
 
 import asyncio
+import difflib
 import logging
 import os
 import socket
@@ -16,15 +17,20 @@ from functools import partial
 from typing import Any
 
 from tidings.core.envelope import SLOTS
-from tidings.core.ports import Beat, Broker, Fire, Store
+from tidings.core.operations import Beat, Fire
+from tidings.core.ports import Broker, Store
 from tidings.core.subscription import Subscription
 from tidings.errors import StoreError, StoreGone, TidingsError, UsageError
 from tidings.runtime.clock import MICROSECONDS, Clock
 from tidings.runtime.outgoing import Outgoing
 from tidings.runtime.pump import Pump
 from tidings.runtime.seeding import Seeding
+from tidings.runtime.watchdog import Watchdog
 
 log = logging.getLogger("tidings")
+
+RECENT = 1000
+"""Events looked at for names that resemble a subscribed one."""
 
 LOOK = 0.5
 """Seconds between looks for timers that another process stored."""
@@ -66,6 +72,7 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._pumping: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
+        self._watchdog = Watchdog(app, clock)
 
     # ---- starting and stopping -----------------------------------------------------------------------------------
 
@@ -80,14 +87,25 @@ class Worker:
             waiting = await pump.consumer.join()
             if waiting:
                 log.info("%s is new: it starts with %d retained events", pump.group, waiting)
+        await self._suggest()
         await self._beat()
-        for loop in (self._keep_beating(), self._keep_watching(), self._keep_time()):
+        for loop in (self._keep_beating(), self._keep_watching(), self._keep_time(), self._watchdog.run()):
             self._start(loop)
         for pump in self.pumps:
             pump.go_on = partial(self._start_pumping, pump)
             pump.go_on()
         for seeding in self.seedings:
             self._start(seeding.run())
+
+    async def _suggest(self) -> None:
+        """Warn of a subscription to a name that looks like a misspelt one."""
+        head = await self.store.head()
+        recent = {each.type for each in await self.store.read(max(0, head - RECENT), head, RECENT)}
+        wanted = {kind.name for pump in self.pumps for kind in pump.subscription.types}
+        for name in sorted(wanted - recent):
+            near = difflib.get_close_matches(name, recent - wanted, 1, 0.8)
+            if near:
+                log.warning("%s: nobody published %s lately; did you mean %s?", self.app, name, near[0])
 
     def _start(self, loop: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(loop)
@@ -152,7 +170,6 @@ class Worker:
         while not pump.stopping:
             try:
                 await pump.run()
-                return  # stopped, or going on in another task
             except (StoreGone, UsageError):
                 raise
             except Exception:
@@ -160,6 +177,8 @@ class Worker:
                 pump.reset()
                 await asyncio.sleep(pause)
                 pause = min(5.0, pause * 2)
+            else:
+                return  # stopped, or going on in another task
 
     async def _keep_beating(self) -> None:
         while True:

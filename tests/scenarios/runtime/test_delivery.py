@@ -10,7 +10,7 @@ import pytest
 
 from tests.scenarios.runtime.messages import OrderPlaced, ReceiptSent, Said, Ship
 from tidings import Again, App, Dead, Envelope, Retry, Transaction, errors
-from tidings.core.ports import Held, Redrive
+from tidings.core.operations import Held, Redrive
 
 QUICK = Retry(attempts=3, initial=0.001, maximum=0.002)
 

@@ -243,7 +243,7 @@ async def test_a_failing_projection_handler_parks_the_key_and_goes_on_with_the_o
         await app.run(until_idle=True)
         assert await app.query(sums, "SELECT * FROM sums") == [("good", 3)]
         broken[0] = False
-        from tidings.core.ports import Redrive
+        from tidings.core.operations import Redrive
 
         await app.store.write(Redrive([each.id for each in await app.store.held(state="dead")]))
         await app.run(until_idle=True)
