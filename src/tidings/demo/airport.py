@@ -64,13 +64,15 @@ class Airport:
             async with asyncio.TaskGroup() as tasks:
                 running = tasks.create_task(run(*self.apps))
                 feeding = tasks.create_task(self._feed())
+                done_at = None
                 while not running.done():
                     began = time.monotonic()
-                    status, quiet = await self._look()
+                    status, idle_at = await self._look()
                     show(status)
-                    if quiet and feeding.done():
+                    if feeding.done() and idle_at is not None and idle_at == done_at:
                         self.board.stop()  # and the others with it
                         return status
+                    done_at = idle_at if feeding.done() else None
                     # Looking costs something while much is waiting: spend no more than a tenth of the time on it.
                     await asyncio.sleep(max(0.05, 9 * (time.monotonic() - began)))
                 feeding.cancel()
@@ -82,9 +84,14 @@ class Airport:
         await publish_names(self.names)
         await self.feed.run()
 
-    async def _look(self) -> tuple[Status, bool]:
-        """How far everything is, and whether nothing is left to do."""
+    async def _look(self) -> tuple[Status, int | None]:
+        """How far everything is; and the head of the log if every group seems to have nothing left to do.
+
+        Groups are looked at one after the other, and what one ends may be another's beginning: only two looks that see
+        the same head have seen the end.
+        """
         store = self.board.store
+        head = await store.head()
         groups = {group.group: group for group in await store.backlog() if group.group in self.groups}
         lag = {name: group.lag for name, group in groups.items()}
         decided = max(0, self.feed.fed - lag.get("flights.flight", 0))
@@ -99,5 +106,5 @@ class Airport:
             dead=sum(group.dead for group in groups.values()),
             time=self.feed.time,
         )
-        waiting = [name for name, group in groups.items() if group.lag or group.retrying or await store.seeding(name)]
-        return status, groups.keys() == self.groups and not waiting
+        busy = [name for name, group in groups.items() if group.lag or group.retrying or await store.seeding(name)]
+        return status, head if groups.keys() == self.groups and not busy else None

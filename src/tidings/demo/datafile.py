@@ -9,6 +9,7 @@ from datetime import datetime
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -29,7 +30,7 @@ class Line(msgspec.Struct, tag_field="type"):
     """One line: `type` says what happened to the flight, `data` has what the command to record it needs."""
 
     id: str
-    time: datetime
+    time: Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class Scheduled(Line, tag="flight.scheduled"):

@@ -11,10 +11,12 @@ from tidings.demo.messages import Airport, Carrier
 
 
 async def publish_names(app: App) -> None:
-    """Publish all names. The ids make it one message each, however often it is published."""
+    """Publish the edition of names that came with this code; one that was published before changes nothing."""
     facts = json.loads((files("tidings.demo") / "data" / "names.json").read_text("utf-8"))
-    records: list[Carrier | Airport] = [
-        *(Carrier(code, name) for code, name in facts["carriers"].items()),
-        *(Airport(code, name, city) for code, (name, city) in facts["airports"].items()),
-    ]
-    await asyncio.gather(*(app.publish(record, id=f"{record.code}/{type(record).__name__}/2013") for record in records))
+    carriers = [Carrier(code, name) for code, name in facts["carriers"].items()]
+    airports = [Airport(code, name, city) for code, (name, city) in facts["airports"].items()]
+    edition = facts["edition"]
+    await asyncio.gather(
+        *(app.publish(carrier, id=f"carrier/{carrier.code}/{edition}") for carrier in carriers),
+        *(app.publish(airport, id=f"airport/{airport.code}/{edition}") for airport in airports),
+    )
