@@ -133,7 +133,10 @@ class Intake:
             if row is not None:
                 self.parked.append(row)  # as it was before this attempt was marked
             else:
-                self._hold(delivery.envelope, "retry", RELEASED)
+                state: State = (
+                    "retry" if delivery.envelope.key is None else "parked"
+                )  # the first of its key is due at once
+                self._hold(delivery.envelope, state, RELEASED)
 
     def forget(self, deliveries: Sequence[Delivery]) -> None:
         """Drop from memory what is held in the store anyway; park what is fresh."""
