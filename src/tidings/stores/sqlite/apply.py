@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tidings.core.ports import Append, Beat, Claim, Fire, Join, Op, Redrive, Rewind, Seed, Settle
+from tidings.core.operations import Append, Beat, Claim, Fire, Join, Op, Redrive, Rewind, Seed, Settle
 from tidings.errors import TidingsError
 from tidings.stores.sqlite import groups, held, leases, log
 from tidings.stores.sqlite.changes import Changes

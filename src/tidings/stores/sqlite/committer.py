@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tidings.core.ports import Op
+from tidings.core.operations import Op
 from tidings.errors import OutcomeUnknown, StoreGone, TidingsError
 from tidings.stores.sqlite.apply import APPLY, apply_alone, is_durable, is_risky
 from tidings.stores.sqlite.changes import Changes

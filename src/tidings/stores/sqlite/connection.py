@@ -40,14 +40,18 @@ def connect(path: Path, *, volatile: bool = False) -> sqlite3.Connection:
         path: The database file.
         volatile: True for a store that ends with the process: nothing is flushed to a disk.
     """
-    connection = sqlite3.connect(
-        path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=512
-    )
+    connection = _bare(path)
     for setting in _SETTINGS:
         connection.execute(setting)
     if volatile:
         connection.execute("PRAGMA synchronous = OFF")
     return connection
+
+
+def _bare(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(
+        path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=512
+    )
 
 
 def check_place(path: Path) -> None:
@@ -56,8 +60,6 @@ def check_place(path: Path) -> None:
     Raises:
         StoreUnavailable: The path is a directory, its folder is missing, or one of them cannot be written.
     """
-    if path.is_symlink() and not path.exists():
-        raise StoreUnavailable(f"{path} is a link to nothing", "remove the link or create its target", path=str(path))
     folder = path.parent
     place_is_fine = not path.is_dir() and folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
     if not place_is_fine or (path.exists() and not os.access(path, os.R_OK | os.W_OK)):
@@ -76,16 +78,17 @@ def prepare(path: Path, *, volatile: bool = False) -> sqlite3.Connection:
     """
     with contextlib.suppress(FileExistsError):  # never open an existing one: closing it would drop SQLite's own locks
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    connection: sqlite3.Connection | None = None
     try:
+        is_new = _is_new(path)
         connection = connect(path, volatile=volatile)
-        _create(connection, path)
-    except BaseException as error:
-        if connection is not None:
+        try:
+            if is_new:
+                _create(connection)
+        except BaseException:
             connection.close()
-        if isinstance(error, sqlite3.Error):
-            raise _opening(error, path) from error
-        raise
+            raise
+    except sqlite3.Error as error:
+        raise _opening(error, path) from error
     return connection
 
 
@@ -95,9 +98,16 @@ def _opening(error: sqlite3.Error, path: Path) -> TidingsError:
     return explain(error, str(path))
 
 
-def _create(connection: sqlite3.Connection, path: Path) -> None:
-    application = connection.execute("PRAGMA application_id").fetchone()[0]
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
+def _is_new(path: Path) -> bool:
+    """True for an empty database, False for a store of ours; looks without changing anything.
+
+    Raises:
+        WrongStore: It is neither.
+    """
+    with contextlib.closing(_bare(path)) as connection:
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     if application == APPLICATION:
         if version > SCHEMA_VERSION:
             raise WrongStore(
@@ -106,14 +116,17 @@ def _create(connection: sqlite3.Connection, path: Path) -> None:
                 path=str(path),
                 schema=version,
             )
-        return
-    tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        return False
     if application or version or tables:
         raise WrongStore(
             f"{path} is the database of another program (application id {application:#x}, {tables} tables)",
             "give tidings a file of its own; your tables can then be created in it",
             path=str(path),
         )
+    return True
+
+
+def _create(connection: sqlite3.Connection) -> None:
     schema = (files("tidings.stores") / "sql" / "sqlite" / "schema.sql").read_text("utf-8")
     connection.execute("BEGIN IMMEDIATE")
     try:

@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 
-from tidings.core.ports import Join, Rewind, Seed
+from tidings.core.operations import Join, Rewind, Seed
 from tidings.errors import BadDeclaration, GroupConflict, ProjectionChanged, WrongStore
 from tidings.stores.sqlite.changes import Changes
 from tidings.stores.sqlite.connection import statements

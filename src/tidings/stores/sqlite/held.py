@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from tidings.core.envelope import Envelope
-from tidings.core.ports import Append, Appended, Held, Redrive, Settle
+from tidings.core.operations import Append, Appended, Held, Redrive, Settle
 from tidings.errors import Fenced, NotFound
 from tidings.stores.sqlite.changes import Changes
 from tidings.stores.sqlite.log import append

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tidings.core.ports import Beat, Claim, Lease
+from tidings.core.operations import Beat, Claim, Lease
 from tidings.stores.sqlite.changes import Changes
 from tidings.stores.sqlite.held import group_row
 

@@ -9,7 +9,7 @@ import msgspec
 from msgspec.structs import astuple
 
 from tidings.core.envelope import Envelope
-from tidings.core.ports import ANY, Append, Appended, Fire
+from tidings.core.operations import ANY, Append, Appended, Fire
 from tidings.errors import BadArgument, IdConflict, WrongVersion
 from tidings.stores.sqlite.changes import Changes
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tidings.core.envelope import SLOTS, Envelope
-from tidings.core.ports import Backlog, CurrentState, Held, State
+from tidings.core.operations import Backlog, CurrentState, Held, State
 from tidings.errors import NotFound
 from tidings.stores.sqlite.connection import leak
 from tidings.stores.sqlite.failures import explain, is_the_store_s

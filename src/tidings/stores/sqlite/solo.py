@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakValueDictionary
 
-from tidings.core.ports import Op
+from tidings.core.operations import Op
 from tidings.errors import NotOpen, StoreUnavailable
 from tidings.stores.sqlite.committer import Committer
 from tidings.stores.sqlite.transaction import SqliteTransaction

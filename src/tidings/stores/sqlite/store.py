@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from tidings.core.envelope import Envelope
 from tidings.core.guarantees import Guarantees
-from tidings.core.ports import Backlog, CurrentState, Held, Op, State
+from tidings.core.operations import Backlog, CurrentState, Held, Op, State
 from tidings.core.url import parse_url
 from tidings.errors import NotOpen, StoreUnavailable
 from tidings.stores.sqlite import reads

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from tidings.core.ports import Op
+from tidings.core.operations import Op
 from tidings.errors import UsageError
 from tidings.stores.sqlite.apply import apply_alone
 from tidings.stores.sqlite.committer import Committer

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any
 
-from tidings.core.ports import Op
+from tidings.core.operations import Op
 from tidings.errors import NotOpen, Overloaded
 from tidings.stores.sqlite.committer import Committer, Outcome
 from tidings.stores.sqlite.transaction import SqliteTransaction

@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import pytest
 
-from tidings.core.ports import Append, Beat, Claim, Lease, Rewind, Seed, Settle, Store
+from tidings.core.operations import Append, Beat, Claim, Lease, Rewind, Seed, Settle
+from tidings.core.ports import Store
 from tidings.errors import BadDeclaration, Fenced, GroupConflict, NotFound, ProjectionChanged
 from tidings.testing.conformance.store.making import GROUP, NOW, claimed, envelope, held, joining
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from tidings.core.ports import Append, Held, Redrive, Settle, Store
+from tidings.core.operations import Append, Held, Redrive, Settle
+from tidings.core.ports import Store
 from tidings.errors import Fenced
 from tidings.testing.conformance.store.making import GROUP, NOW, claimed, envelope, held, joining
 

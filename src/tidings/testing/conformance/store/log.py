@@ -9,7 +9,8 @@ import asyncio
 import msgspec
 import pytest
 
-from tidings.core.ports import Append, Fire, Store
+from tidings.core.operations import Append, Fire
+from tidings.core.ports import Store
 from tidings.errors import BadArgument, IdConflict, WrongVersion
 from tidings.testing.conformance.store.making import NOW, envelope
 

@@ -6,7 +6,8 @@ import itertools
 from typing import Any
 
 from tidings.core.envelope import Envelope, slot_of
-from tidings.core.ports import Claim, Held, Join, Lease, State, Store
+from tidings.core.operations import Claim, Held, Join, Lease, State
+from tidings.core.ports import Store
 
 _count = itertools.count(1)
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tidings.core.ports import Append, Settle, Store
+from tidings.core.operations import Append, Settle
+from tidings.core.ports import Store
 from tidings.errors import Fenced, IdConflict, UsageError, WrongVersion
 from tidings.testing.conformance.store.making import GROUP, claimed, envelope
 
