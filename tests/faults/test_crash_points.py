@@ -13,8 +13,8 @@ from tests.faults.processes import Scene
 from tests.faults.workload import Publisher
 from tidings.testing.faults import Tracing
 
-CALLS = ["pwrite64", "fdatasync", "fsync", "ftruncate", "unlink", "sendto", "flock", "write"]
-POINTS = int(os.environ.get("TIDINGS_POINTS", "8"))
+CALLS = ["pwrite64", "fdatasync", "ftruncate", "unlink", "sendto", "flock", "write"]
+POINTS = int(os.environ.get("TIDINGS_POINTS", "12"))
 """Places tried for each call, evenly over the scenario; 0 tries them all."""
 
 pytestmark = [pytest.mark.usefixtures("strace"), pytest.mark.timeout(3600 if not POINTS else 120)]
@@ -61,9 +61,9 @@ def test_a_kill_at_an_exact_place_loses_nothing(prepared, tmp_path, call):
     if not total:
         pytest.skip(f"the scenario never calls {call}")
     places = range(1, total + 1) if not POINTS else sorted({1 + number * total // POINTS for number in range(POINTS)})
-    reached = 0
+    reached = proven = 0
     for place in places:
-        scene = Scene(shutil.copytree(start, tmp_path / str(place)))
+        scene = Scene(shutil.copytree(start, tmp_path / str(place)), options={"lease": 1.0})
         try:
             child = scene.traced(
                 lambda scene=scene: asyncio.run(scenario(scene)),
@@ -73,10 +73,13 @@ def test_a_kill_at_an_exact_place_loses_nothing(prepared, tmp_path, call):
                 reached += 1
                 scene.history.note("fault", "invoke", target=child.pid, reason="kill")
             scene.heal()
-            scene.report().require("G3", "G5", "G14")
+            report = scene.report()
+            report.require()
+            proven += all(report.verdicts[number].checked for number in ("G1", "G5", "G7", "G9", "G14"))
         except AssertionError as error:
             raise AssertionError(f"killed at {call} number {place} of {total}: {error}") from error
         finally:
             scene.close()
     print(f"{call}: {reached} of {len(places)} places reached, {total} in all")
-    assert reached >= len(places) * 0.6, "the scenario ended before most kills: inconclusive"
+    assert reached >= len(places) * (0.3 if total < POINTS else 0.6), "it ended before most kills: inconclusive"
+    assert proven >= len(places) // 2 or total < POINTS, "most kills came before anything was published"
