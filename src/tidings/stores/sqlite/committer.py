@@ -249,7 +249,7 @@ class Committer:
     def _reopen(self) -> None:
         """Replace a connection that cannot go on."""
         with contextlib.suppress(sqlite3.Error):
-            self.connection.close()  # not the last one of the process: readers stay
+            self.connection.close()
         self.connection = connect(self.path, volatile=self._volatile)
         self.changes.connection = self.connection
         self.changes.forget()
