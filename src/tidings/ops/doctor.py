@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from tidings.core.ports import Backlog, Store
+from tidings.core.operations import Backlog
+from tidings.core.ports import Store
 from tidings.ops.survey import members, timers, views, wal_bytes
 
 if TYPE_CHECKING:

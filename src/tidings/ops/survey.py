@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tidings.core.ports import Backlog, Store
+from tidings.core.operations import Backlog
+from tidings.core.ports import Store
 from tidings.core.url import parse_url
 
 

@@ -23,6 +23,9 @@ from tidings.ops.cli.failures import (
     why,
 )
 
+COMPLETION = "_TIDINGS_COMPLETE"
+"""Environment variable that a shell's completion sets (see the documentation of click)."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and end the process with its exit code."""
@@ -47,9 +50,14 @@ def _run(arguments: Sequence[str]) -> int:
 
     asked: dict[str, str | None] = {}
     code = 0
+    if COMPLETION in os.environ:  # the shell asks what could follow
+        tidings.main(prog_name="tidings")
     try:
-        result = tidings.main(list(arguments), prog_name="tidings", standalone_mode=False, obj=asked)
+        with tidings.make_context("tidings", list(arguments), obj=asked) as context:
+            result = tidings.invoke(context)
         code = result if isinstance(result, int) else 0
+    except click.exceptions.Exit as ended:
+        code = ended.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message(), file=sys.stderr)
         code = USAGE

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from tidings.ops.cli.face import click
-from tidings.ops.cli.failures import NeedsYes
+from tidings.ops.cli.failures import Declined, NeedsYes
 from tidings.ops.cli.text import one_line
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -31,11 +31,13 @@ def confirm(question: str, *, yes: bool) -> None:
 
     Raises:
         NeedsYes: Nobody is at a terminal to ask.
-        click.Abort: The user said no.
+        Declined: The user said no.
     """
     if yes:
         return
     if sys.stdin is None or not sys.stdin.isatty():
         msg = f"not confirmed: {question}"
         raise NeedsYes(msg, "add --yes to do it, or --dry-run to see what would happen")
-    click.confirm(question, abort=True, err=True)
+    if not click.confirm(question, err=True):
+        msg = f"declined: {question}"
+        raise Declined(msg, "nothing was changed, and nothing needs to be done")

@@ -14,7 +14,8 @@ from tidings.ops.cli.target import Target, target_options
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tidings.core.ports import Held, Store
+    from tidings.core.operations import Held
+    from tidings.core.ports import Store
 
 
 @click.group(cls=Suggesting)

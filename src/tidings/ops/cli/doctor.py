@@ -32,7 +32,7 @@ def doctor(*, target: Target, output: Output, deep: bool) -> int:
     checks = list(machine())
     if target.spec is None and target.url is None and find_app() is None:
         checks.append(
-            Check("store", "warn", "no app and no store here; only the machine was checked", "--app or --store")
+            Check("store", "warn", "no app and no store here; only the machine was checked", "give --app or --store")
         )
     else:
         try:

@@ -85,6 +85,12 @@ class OutputLost(CommandError):
     code = "TID-607"
 
 
+class Declined(CommandError):
+    """The question whether to go on was answered with no."""
+
+    code = "TID-608"
+
+
 class Unexpected(CommandError):
     """An error that tidings did not foresee; this is a bug in it."""
 

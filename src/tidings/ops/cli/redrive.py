@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tidings.core.ports import Redrive
 from tidings.errors import NotFound
 from tidings.ops.cli.confirm import announce, confirm, mutation_options
 from tidings.ops.cli.face import click
@@ -18,7 +17,6 @@ from tidings.ops.cli.output import Output, output_option
 from tidings.ops.cli.progress import Progress
 from tidings.ops.cli.target import Target, target_options
 from tidings.ops.cli.text import plural
-from tidings.ops.survey import dead_by_group, dead_ids, dead_up_to
 
 if TYPE_CHECKING:
     from tidings.core.ports import Store
@@ -62,6 +60,8 @@ class Choice:
         Raises:
             NotFound: None of the ids is.
         """
+        from tidings.ops.survey import dead_ids
+
         if not self.ids:
             return await dead_ids(store, self.group, self.key)
         wanted = sorted(set(self.ids))
@@ -159,22 +159,25 @@ class Change:
 
     async def apply(self, store: Store, ids: Sequence[int], choice: Choice, progress: Progress) -> tuple[int, int]:
         """Change them chunk by chunk; returns how many were changed, and how many of them died again meanwhile."""
+        from tidings.core.operations import Redrive
+        from tidings.ops.survey import dead_up_to
+
         size = min(CHUNK, self.rate or CHUNK)
         changed = again = 0
-        for start in range(0, len(ids), size):
-            if start and self.rate:
-                await asyncio.sleep(size / self.rate)
-            chunk = ids[start : start + size]
-            try:
+        try:
+            for start in range(0, len(ids), size):
+                if start and self.rate:
+                    await asyncio.sleep(size / self.rate)
+                chunk = ids[start : start + size]
                 changed += await store.write(Redrive(chunk, discard=self.discard))
-            except asyncio.CancelledError:
-                print(f"stopped after {start:,} of {len(ids):,}; run it again for the rest", file=sys.stderr)
-                raise
-            progress.update(min(start + size, len(ids)))
-            if not self.discard and not choice.ids:
-                again = await dead_up_to(store, chunk[-1], choice.group, choice.key)
-                if again >= self.stop_after:
-                    break
+                progress.update(min(start + size, len(ids)))
+                if not self.discard and not choice.ids:
+                    again = await dead_up_to(store, chunk[-1], choice.group, choice.key)
+                    if again >= self.stop_after:
+                        break
+        except asyncio.CancelledError:
+            print(f"stopped after {changed:,} of {len(ids):,}; run it again for the rest", file=sys.stderr)
+            raise
         return changed, again
 
 
@@ -217,6 +220,8 @@ async def _plan(store: Store, choice: Choice, ids: Sequence[int], change: Change
     if choice.ids:
         held = await store.held(ids=ids[:CHUNK], limit=CHUNK)
         return [f"  {one.id}: {one.group}: {one.envelope.type} {one.envelope.id}: {one.reason}" for one in held[:20]]
+    from tidings.ops.survey import dead_by_group
+
     groups = await dead_by_group(store, choice.group, choice.key)
     fate = "will never be handled" if change.discard else "will be tried again"
     return [f"  {name}: {plural(count, 'dead letter')} {fate}" for name, count in groups.items()]

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from tidings.core.envelope import Envelope
-from tidings.core.ports import Held
+from tidings.core.operations import Held
 from tidings.ops.cli.text import iso, lines, one_line, safe_json
 
 EVENT_COLUMNS = {"position": "position", "time": "time", "type": "type", "key": "key", "id": "id", "data": "data"}

@@ -13,7 +13,8 @@ from tidings.ops.survey import held_at
 
 if TYPE_CHECKING:
     from tidings.core.envelope import Envelope
-    from tidings.core.ports import Held, Store
+    from tidings.core.operations import Held
+    from tidings.core.ports import Store
 
 DEEPEST = 30
 """Deeper levels of the tree are not indented further, so that a long chain stays readable."""

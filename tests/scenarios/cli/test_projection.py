@@ -1,0 +1,78 @@
+"""`tidings projection`: seeing read models, and making one anew."""
+
+import sqlite3
+from pathlib import Path
+
+from tests.scenarios.cli.conftest import place
+from tests.scenarios.cli.terminal import on_terminal, started, tidings
+
+
+def revenue(cwd: Path) -> dict[str, int]:
+    connection = sqlite3.connect(cwd / "shop.db")
+    try:
+        return dict(connection.execute("SELECT email, total FROM revenue"))
+    finally:
+        connection.close()
+
+
+def spoil(cwd: Path) -> None:
+    connection = sqlite3.connect(cwd / "shop.db")
+    connection.execute("UPDATE revenue SET total = -1")
+    connection.commit()
+    connection.close()
+
+
+def test_projections_are_listed_with_their_tables(shop: Path) -> None:
+    [row] = tidings("projection", "ls", "-o", "json", cwd=shop).data
+    assert (row["name"], row["app"], row["tables"], row["state"]) == ("revenue", "shop", ["revenue"], "up to date")
+    place("eve", cwd=shop)
+    [late] = tidings("projection", "ls", "-o", "json", "--store", "sqlite:shop.db", cwd=shop).data
+    assert (late["lag"], late["state"]) == (1, "behind")
+
+
+def test_a_rebuild_fills_the_tables_again(shop: Path) -> None:
+    expected = revenue(shop)
+    spoil(shop)
+    done = tidings("projection", "rebuild", "revenue", "--yes", cwd=shop)
+    assert done.code == 0, done.err
+    assert done.out == "revenue is rebuilt from 7 events\n"
+    assert "rebuild 100 % 7/7" in done.err
+    assert revenue(shop) == expected
+
+
+def test_a_rebuild_goes_on_beside_a_worker(shop: Path) -> None:
+    expected = revenue(shop)
+    spoil(shop)
+    with started("run", "app:app", cwd=shop) as run:
+        run.until(lambda: " works on " in run.log)
+        assert tidings("projection", "rebuild", "revenue", "--yes", cwd=shop).code == 0
+        run.until(lambda: revenue(shop) == expected)
+
+
+def test_a_rebuild_asks_first(shop: Path) -> None:
+    spoil(shop)
+    assert tidings("projection", "rebuild", "revenue", cwd=shop).code == 2
+    dry = tidings("projection", "rebuild", "revenue", "--dry-run", "-o", "json", cwd=shop)
+    assert (dry.code, dry.data["events"], dry.data["replayed"]) == (0, 7, 0)
+    assert on_terminal("projection", "rebuild", "revenue", cwd=shop, typed="n\n").code == 1
+    assert set(revenue(shop).values()) == {-1}
+    assert on_terminal("projection", "rebuild", "revenue", cwd=shop, typed="y\n").code == 0
+    assert set(revenue(shop).values()) == {10}
+
+
+def test_a_changed_projection_is_seen_refused_and_mended(shop: Path) -> None:
+    source = shop / "app.py"
+    source.write_text(source.read_text().replace("        order.total,\n", "        order.total * 2,\n"))
+    assert tidings("projection", "ls", cwd=shop).rows[0][-1] == "changed"
+    refused = tidings("run", "app:app", cwd=shop)
+    assert refused.code == 1
+    assert "fix: rebuild it: `tidings projection rebuild revenue`" in refused.err
+    assert tidings("projection", "rebuild", "revenue", "--yes", cwd=shop).code == 0
+    assert set(revenue(shop).values()) == {20}
+    assert tidings("projection", "ls", cwd=shop).rows[0][-1] == "up to date"
+
+
+def test_a_projection_that_is_not_there_is_not_found(shop: Path) -> None:
+    done = tidings("projection", "rebuild", "revenu", "--yes", cwd=shop)
+    assert done.code == 3
+    assert "its projections: revenue" in done.err
