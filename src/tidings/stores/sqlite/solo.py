@@ -37,7 +37,7 @@ class Solo:
         _turns[key] = self._turn
         self._turn.listeners.append(committed)
         self._number = 0
-        self._open = False
+        self.lent = 0
         self._closed = ""
 
     async def write(self, op: Op) -> Any:
@@ -85,7 +85,8 @@ class Solo:
         except BaseException:
             self._turn.lock.release()
             raise
-        self._open = True
+        self._number += 1
+        self.lent = self._number
         return SqliteTransaction(self, self._committer, self._number, blocking=True)
 
     def end(self, number: int, future: asyncio.Future[Any] | None, *, commit: bool) -> None:  # noqa: ARG002 - as Writer
@@ -94,10 +95,9 @@ class Solo:
 
     def end_now(self, number: int, *, commit: bool) -> None:
         """End a transaction."""
-        if number != self._number or not self._open:
+        if not number or self.lent != number:
             return
-        self._number += 1
-        self._open = False
+        self.lent = 0
         try:
             grew = self._committer.finish(commit=commit)
         finally:
@@ -111,7 +111,7 @@ class Solo:
 
     def close(self) -> None:
         """End an open transaction and forget the others."""
-        self.end_now(self._number, commit=False)
+        self.end_now(self.lent, commit=False)
         self._closed = self._closed or "closed"
         if self._committed in self._turn.listeners:
             self._turn.listeners.remove(self._committed)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from tidings.core.operations import Op
-from tidings.errors import UsageError
+from tidings.errors import NotOpen, UsageError
 from tidings.stores.sqlite.apply import apply_alone
 from tidings.stores.sqlite.committer import Committer
 
@@ -17,8 +17,14 @@ _REMEMBERED = 10_000
 _LOAD = "SELECT type, data, version FROM tidings_log WHERE stream = ? AND version > ? ORDER BY version"
 
 
-class Ends(Protocol):
-    """Who ends transactions: the writer, or a simulated one."""
+class Lender(Protocol):
+    """Who lends the write connection to transactions, and takes it back.
+
+    Attributes:
+        lent: Number of the transaction that has it, or 0.
+    """
+
+    lent: int
 
     def end(self, number: int, future: asyncio.Future[Any] | None, *, commit: bool) -> None:
         """On the writer's thread."""
@@ -53,7 +59,7 @@ class SqliteTransaction:
 
     __slots__ = ("_blocking", "_checked", "_committer", "_connection", "_number", "_open", "_writer")
 
-    def __init__(self, writer: Ends, committer: Committer, number: int, *, blocking: bool) -> None:
+    def __init__(self, writer: Lender, committer: Committer, number: int, *, blocking: bool) -> None:
         self._writer = writer
         self._committer = committer
         self._connection = committer.connection
@@ -64,7 +70,7 @@ class SqliteTransaction:
 
     async def execute(self, sql: str, params: Sequence[Any] = ()) -> SqliteRows:
         """Run one statement here and now."""
-        if not self._open or sql not in self._checked:
+        if self._writer.lent != self._number or sql not in self._checked:
             self._check(sql)
         try:
             return SqliteRows(self._connection.execute(sql, params))
@@ -141,7 +147,9 @@ class SqliteTransaction:
         self.abandon()
 
     def _check(self, sql: str) -> None:
-        if not self._open:
+        if self._writer.lent != self._number:
+            if self._open:
+                raise NotOpen("the store was closed before this transaction ended", "commit before closing")
             raise UsageError("this transaction has ended", "use it only where it was given, before commit and rollback")
         if sql and sql not in self._checked:
             word = _first_word(sql)

@@ -145,6 +145,7 @@ class Rooms:
         """Close all rooms, from any thread."""
         for loop, room in list(self._rooms.items()):
             if loop.is_closed():
+                room.silence()
                 continue
             try:
                 running = asyncio.get_running_loop() is loop

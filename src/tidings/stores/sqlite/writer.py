@@ -93,8 +93,8 @@ class Writer:
         self._stash: deque[_Job] = deque()
         self._waiting = False
         self._ending = threading.Lock()
-        self._number = 0  # of the open transaction, or of the next one
-        self._is_lent = False
+        self._number = 0  # of the last transaction
+        self.lent = 0
         self._closed = ""
         self._thread = threading.Thread(target=self._run, name="tidings-writer", daemon=True)
         self._thread.start()
@@ -134,8 +134,7 @@ class Writer:
             return None
         try:
             if self._committer.begin_at_once():
-                self._is_lent = True
-                return SqliteTransaction(self, self._committer, self._number, blocking=False)
+                return self._lend(blocking=False)
         except BaseException:
             self._release()
             raise
@@ -197,16 +196,19 @@ class Writer:
     def _open(self, *, blocking: bool) -> SqliteTransaction:
         """Begin a transaction; the owner's lock is held, and stays held until it ends."""
         self._committer.begin()
-        self._is_lent = True
+        return self._lend(blocking=blocking)
+
+    def _lend(self, *, blocking: bool) -> SqliteTransaction:
+        self._number += 1
+        self.lent = self._number
         return SqliteTransaction(self, self._committer, self._number, blocking=blocking)
 
     def _take_back(self, number: int) -> bool:
         """True for the one caller that ends this transaction."""
         with self._ending:
-            if not self._is_lent or number != self._number:
+            if not number or self.lent != number:
                 return False
-            self._is_lent = False
-            self._number += 1
+            self.lent = 0
             return True
 
     def _release(self) -> None:
@@ -238,7 +240,7 @@ class Writer:
                 if self._owner.acquire(blocking=False):
                     self._waiting = False
                     self._serve()
-        self._end(_End(self._number, commit=False), None)  # an open transaction does not outlive the store
+        self._end(_End(self.lent, commit=False), None)  # an open transaction does not outlive the store
         self._owner.acquire()
         self._serve(last=True)
 

@@ -1,0 +1,271 @@
+"""The writer: many operations in one commit, blocking callers, transactions that are let go, the WAL."""
+
+# ruff: noqa: ASYNC240 - the files are what is looked at
+
+import asyncio
+import gc
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tidings.core.operations import ANY, Append, Claim, Settle
+from tidings.errors import NotOpen, Overloaded, TidingsError
+from tidings.stores.sqlite import SqliteStore, committer, writer
+from tidings.testing.conformance.store.making import GROUP, claimed, envelope
+
+
+@pytest.fixture
+def traced(store: SqliteStore) -> Iterator[list[str]]:
+    """Statements of the write connection, without their values."""
+    statements: list[str] = []
+    connection = store._committer.connection
+    connection.set_trace_callback(lambda sql: statements.append(sql.partition(" (")[0].partition(" VALUES")[0]))
+    yield statements
+    connection.set_trace_callback(None)
+
+
+async def test_all_that_wait_are_committed_together(store: SqliteStore, traced: list[str]) -> None:
+    tx = await store.begin()
+    waiting = [asyncio.ensure_future(store.write(Append([envelope()]))) for _ in range(100)]
+    await asyncio.sleep(0)
+    await tx.rollback()
+    traced.clear()
+    await asyncio.gather(*waiting)
+    assert traced.count("COMMIT") == 1
+    assert traced.count("INSERT INTO tidings_log") == 100
+    assert not [sql for sql in traced if "SAVEPOINT" in sql]
+
+
+async def test_an_append_takes_as_few_statements_as_it_can(store: SqliteStore, traced: list[str]) -> None:
+    await store.write(Append([envelope()]))
+    assert [sql.split()[0] for sql in traced] == ["BEGIN", "SELECT", "INSERT", "COMMIT"]
+
+
+async def test_only_what_may_be_lost_with_the_machine_is_not_flushed(store: SqliteStore, traced: list[str]) -> None:
+    epochs = await claimed(store)
+    traced.clear()
+    await store.write(Settle(GROUP, epochs, started=1, durable=False))
+    await store.write(Claim(GROUP, "worker-1", 16))
+    assert not [sql for sql in traced if "FULL" in sql]
+    await store.write(Append([envelope()]))
+    assert [sql for sql in traced if "synchronous" in sql][-1] == "PRAGMA synchronous = FULL"
+    traced.clear()
+    tx = await store.begin()
+    waiting = [
+        asyncio.ensure_future(store.write(op))
+        for op in (Settle(GROUP, epochs, started=2, durable=False), Append([envelope()]))
+    ]
+    await asyncio.sleep(0)
+    await tx.rollback()
+    await asyncio.gather(*waiting)
+    assert not [sql for sql in traced if "NORMAL" in sql]
+
+
+async def test_blocking_callers_of_many_threads_and_async_ones_get_along(store: SqliteStore) -> None:
+    def publish() -> list[int]:
+        return [store.write_now(Append([envelope()])).position for _ in range(50)]
+
+    async def transact() -> None:
+        for _ in range(20):
+            tx = await store.begin()
+            await tx.apply(Append([envelope()]))
+            await asyncio.sleep(0)
+            await tx.commit()
+
+    async def write() -> None:
+        for _ in range(50):
+            await store.write(Append([envelope()]))
+
+    await asyncio.gather(*(asyncio.to_thread(publish) for _ in range(4)), transact(), write(), write())
+    assert [one.position for one in await store.read(0, 1000, 1000)] == list(range(1, 4 * 50 + 20 + 100 + 1))
+
+
+async def test_blocking_transactions_of_many_threads_take_turns(store: SqliteStore) -> None:
+    store.write_now(Append([envelope(stream="a:1")]))
+
+    def add() -> None:
+        for _ in range(20):
+            tx = store.begin_now()
+            with pytest.raises(StopIteration) as loaded:
+                tx.load("a:1").send(None)
+            with pytest.raises(StopIteration):
+                tx.apply(Append([envelope(stream="a:1")], expected=len(loaded.value.value))).send(None)
+            with pytest.raises(StopIteration):
+                tx.commit().send(None)
+
+    await asyncio.gather(*(asyncio.to_thread(add) for _ in range(4)))
+    assert len(await store.load("a:1")) == 81
+
+
+async def test_several_event_loops_share_one_writer(store: SqliteStore) -> None:
+    async def publish() -> None:
+        await asyncio.gather(*(store.write(Append([envelope()])) for _ in range(20)))
+        tx = await store.begin()
+        await tx.apply(Append([envelope()]))
+        await tx.commit()
+        await store.grown(0, 5.0)
+
+    await asyncio.gather(*(asyncio.to_thread(asyncio.run, publish()) for _ in range(3)), publish())
+    assert await store.head() == 4 * 21
+    await store.write(Append([envelope()]))
+
+
+async def test_a_caller_that_is_cancelled_stops_nobody(store: SqliteStore) -> None:
+    tasks = [asyncio.create_task(store.write(Append([envelope()]))) for _ in range(20)]
+    await asyncio.sleep(0)
+    for task in tasks[::2]:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert await store.head() == 20
+
+
+async def test_an_event_loop_that_ended_with_a_transaction_open_stops_nobody(store: SqliteStore) -> None:
+    async def leave() -> None:
+        tx = await store.begin()
+        await tx.apply(Append([envelope()]))
+        asyncio.get_running_loop().tx = tx
+
+    def run() -> None:
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(leave())
+        loop.close()
+        del loop.tx
+
+    await asyncio.to_thread(run)
+    gc.collect()
+    assert (await asyncio.wait_for(store.write(Append([envelope()])), 5.0)).position == 1
+
+
+async def test_too_much_waiting_is_refused_and_nothing_of_it_kept(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "MOST_WAITING", 50)
+    tx = await store.begin()
+    waiting = [asyncio.ensure_future(store.write(Append([envelope()]))) for _ in range(80)]
+    await asyncio.sleep(0.05)
+    with pytest.raises(Overloaded):
+        await store.write(Append([envelope()]))
+    await tx.rollback()
+    done = await asyncio.gather(*waiting, return_exceptions=True)
+    refused = [one for one in done if isinstance(one, Overloaded)]
+    assert 0 < len(refused) < 30
+    assert await store.head() == 80 - len(refused)
+
+
+async def test_a_value_the_database_cannot_hold_fails_its_caller_alone(store: SqliteStore) -> None:
+    tx = await store.begin()
+    waiting = [
+        asyncio.ensure_future(store.write(Append([one])))
+        for one in (envelope(), envelope(id="\ud800"), envelope(time=2**70), envelope(data=None), envelope())
+    ]
+    await asyncio.sleep(0)
+    await tx.rollback()
+    done = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [isinstance(one, TidingsError) for one in done] == [False, True, True, True, False]
+    assert await store.head() == 2
+
+
+async def test_closing_finishes_what_waits_and_ends_what_is_open(path: Path) -> None:
+    store = SqliteStore(f"sqlite://{path}")
+    await store.open()
+    tx = await store.begin()
+    await tx.apply(Append([envelope()]))
+    waiting = [asyncio.ensure_future(store.write(Append([envelope()]))) for _ in range(20)]
+    begun = asyncio.ensure_future(store.begin())
+    await asyncio.sleep(0.01)
+    await store.close()
+    assert sorted([(await one).position for one in waiting]) == list(range(1, 21))
+    with pytest.raises(NotOpen):
+        await begun
+    with pytest.raises(NotOpen):
+        await tx.commit()
+    assert "tidings-writer" not in {thread.name for thread in threading.enumerate()}
+    connection = sqlite3.connect(path)
+    assert connection.execute("SELECT count(*) FROM tidings_log").fetchone() == (20,)
+    connection.close()
+
+
+async def test_a_long_statement_can_be_interrupted_from_another_thread(store: SqliteStore) -> None:
+    tx = await store.begin()
+    threading.Timer(0.1, tx.interrupt).start()
+    endless = "WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    with pytest.raises(sqlite3.OperationalError, match="interrupted"):
+        await tx.execute(endless)
+    await tx.rollback()
+    await store.write(Append([envelope()]))
+
+
+async def test_no_connection_checkpoints_by_itself(store: SqliteStore) -> None:
+    await store.head()
+    await store.query("SELECT 1")
+    connections = [store._committer.connection, *store._readers._idle]
+    assert [one.execute("PRAGMA wal_autocheckpoint").fetchone() for one in connections] == [(0,)] * len(connections)
+    assert store._committer.connection.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
+async def test_the_wal_is_written_back_and_stays_small(
+    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(committer, "PASSIVE_AFTER", 200_000)
+    monkeypatch.setattr(committer, "TRUNCATE_AFTER", 1_000_000)
+    wal = path.with_name("shop.db-wal")
+    largest = 0
+    for n in range(60):
+        await store.write(Append([envelope(data=b"1" * 2000) for _ in range(20)]))
+        if n % 2:
+            store.write_now(Append([envelope(data=b"1" * 2000) for _ in range(20)]))
+        largest = max(largest, wal.stat().st_size)
+    assert largest < 2_500_000
+    assert path.stat().st_size > 3_000_000
+
+
+async def test_a_reader_that_stays_makes_the_wal_grow_and_its_end_makes_it_small_again(
+    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(committer, "PASSIVE_AFTER", 200_000)
+    monkeypatch.setattr(committer, "TRUNCATE_AFTER", 1_000_000)
+    reader = sqlite3.connect(path)
+    await store.write(Append([envelope()]))
+    reading = reader.execute("SELECT 1 FROM tidings_log")
+    for _ in range(30):
+        await store.write(Append([envelope(data=b"1" * 2000) for _ in range(40)]))
+    wal = path.with_name("shop.db-wal")
+    assert wal.stat().st_size > 2_000_000
+    reading.close()
+    reader.close()
+    for _ in range(10):
+        await store.write(Append([envelope(data=b"1" * 2000) for _ in range(40)]))
+    assert wal.stat().st_size < 1_500_000
+
+
+async def test_due_deliveries_and_versions_are_found_by_index(store: SqliteStore) -> None:
+    async def plan(sql: str, params: tuple[object, ...]) -> str:
+        return " ".join(row[3] for row in await store.query(f"EXPLAIN QUERY PLAN {sql}", params))
+
+    due = "SELECT id FROM tidings_held WHERE name = ? AND ready <= ? AND slot IN (1, 2) ORDER BY ready LIMIT 10"
+    assert "COVERING INDEX tidings_held_ready" in await plan(due, ("g", 1))
+    assert "B-TREE" not in await plan(due, ("g", 1))
+    version = "SELECT max(version) FROM tidings_log WHERE stream = ?"
+    assert "COVERING INDEX tidings_log_stream" in await plan(version, ("s",))
+    held = "SELECT id FROM tidings_held WHERE name = ? ORDER BY id DESC LIMIT 1"
+    assert "B-TREE" not in await plan(held, ("g",))
+    first = "SELECT id FROM tidings_held WHERE name = ? AND key = ? ORDER BY position, id LIMIT 1"
+    assert "INDEX tidings_held_key" in await plan(first, ("g", "k"))
+    assert "B-TREE" not in await plan(first, ("g", "k"))
+
+
+async def test_ids_that_come_again_are_looked_up_first_for_a_while(store: SqliteStore, traced: list[str]) -> None:
+    one = Append([envelope()])
+    await store.write(one)
+    await store.write(one)
+    traced.clear()
+    await store.write(one)
+    assert "ROLLBACK" not in traced
+    for _ in range(committer._CAREFUL_BATCHES):
+        await store.write(Append([envelope()], ANY))
+    traced.clear()
+    await store.write(Append([envelope()]))
+    assert not [sql for sql in traced if "SAVEPOINT" in sql]
