@@ -78,7 +78,7 @@ async def raise_alert(flight: FlightCancelled | FlightDeparted) -> AlertRaised |
     return None
 
 
-@alerts.on(AlertRaised, retry=Retry(attempts=5, initial=0.05, maximum=1.0, never=(AddressUnknown,)))
+@alerts.on(AlertRaised, retry=Retry(attempts=20, initial=0.05, maximum=1.0, never=(AddressUnknown,)))
 async def send_mail(alert: AlertRaised) -> MailSent:
     """Send the mail: at least once, as nobody can take back a mail when this process dies behind it."""
     await gateway.send(alert.flight_id)
