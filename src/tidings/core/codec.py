@@ -15,6 +15,7 @@ import msgspec
 
 from tidings.core.exact import Fit, holds_set, in_utc, refuse_changed, refuse_lossy, types_of
 from tidings.core.message import MessageType
+from tidings.core.model import as_dicts
 from tidings.core.strict import is_deep, place_of, too_deep
 from tidings.errors import BadDeclaration, BadPayload, PayloadTooLarge, Unreadable
 
@@ -47,7 +48,12 @@ class Codec:
         if holds_set(types):
             names = ", ".join(name for name, hint in hints.items() if holds_set(types_of(hint)[0]))
             raise BadDeclaration(f"{cls.__qualname__} has a set in {names}", "JSON has none: declare tuple[str, ...]")
-        self._write = _pydantic_writer() if kind.model == "pydantic" else encode_json
+        self._content: Callable[[Any], Any] | None = None
+        self._write: Callable[[Any], bytes] = encode_json
+        if kind.model == "pydantic":
+            self._content, self._write = _pydantic_writer()
+        elif any(hasattr(each, "__attrs_attrs__") for each in types):
+            self._content = as_dicts
         self._fits = Fit(cls, kind.model, kind.scope).test
         self._has_times = datetime in types
 
@@ -59,7 +65,10 @@ class Codec:
             PayloadTooLarge: More than MAX_BYTES.
         """
         try:
-            data = self._write(message) if self._fits(message) else self._write_closely(message)
+            if self._fits(message):
+                data = self._write(message if self._content is None else self._content(message))
+            else:
+                data = self._write_closely(message)
         except BadPayload:
             raise
         except Exception as error:  # whatever msgspec, pydantic or a property of the user's class raises
@@ -95,10 +104,9 @@ class Codec:
     def _write_closely(self, message: Any) -> bytes:
         """Write a message that does not fit its class at first sight, and make sure that it is read back equal."""
         refuse_lossy(message, self._write)
-        if self.kind.model == "pydantic":
-            content = message.model_dump(warnings=False)
-        else:
-            content = msgspec.to_builtins(message, builtin_types=(datetime,))
+        content = message if self._content is None else self._content(message)
+        if self.kind.model == "msgspec":
+            content = msgspec.to_builtins(content, builtin_types=(datetime,))
         data = self._write(in_utc(content))
         try:
             read = self._read(data)
@@ -118,12 +126,11 @@ def _pydantic_reader(cls: Any) -> Callable[[bytes], Any]:
     return read
 
 
-def _pydantic_writer() -> Callable[[Any], bytes]:
-    from pydantic import BaseModel
+def _pydantic_writer() -> tuple[Callable[[Any], Any], Callable[[Any], bytes]]:
+    """What turns an object into dicts, and what writes them: types of pydantic's own as the text they stand for."""
     from pydantic_core import to_jsonable_python
 
-    write = msgspec.json.Encoder(enc_hook=to_jsonable_python).encode
-    return lambda value: write(value.model_dump(warnings=False) if isinstance(value, BaseModel) else value)
+    return lambda message: message.model_dump(warnings=False), msgspec.json.Encoder(enc_hook=to_jsonable_python).encode
 
 
 def _place(error: Exception) -> tuple[str, str]:

@@ -200,19 +200,17 @@ def refuse_changed(written: Any, read: Any, path: str = "data") -> None:
         return
     if isinstance(written, Enum) and not isinstance(read, Enum):
         written = written.value
-    ours, theirs = _parts(written), _parts(read)
-    if isinstance(written, dict) and isinstance(read, dict):
-        alike = list(written) == list(read)
-    else:
-        alike = type(written) is type(read) or (isinstance(written, list | tuple) and isinstance(read, list | tuple))
-    if ours and alike and len(ours) == len(theirs):
-        for (segment, part), (_, other) in zip(ours, theirs, strict=True):
-            refuse_changed(part, other, path + segment)
-    elif ours or theirs or written != read:
-        kind, other = type(written).__qualname__, type(read).__qualname__
-        change = f"a {other}" if kind != other else "another value"
-        cure = "give the class val_json_bytes='base64'" if isinstance(written, bytes) else _CURE
-        raise _bad(path, f"is a {kind}; it would be read back as {change}", cure)
+    if _has_parts(written):
+        if _alike(written, read):
+            for (segment, part), (_, other) in zip(_parts(written), _parts(read), strict=True):
+                refuse_changed(part, other, path + segment)
+            return
+    elif not _has_parts(read) and written == read:
+        return
+    kind, other = type(written).__qualname__, type(read).__qualname__
+    change = f"a {other}" if kind != other else "another value"
+    cure = "give the class val_json_bytes='base64'" if isinstance(written, bytes) else _CURE
+    raise _bad(path, f"is a {kind}; it would be read back as {change}", cure)
 
 
 def in_utc(content: Any) -> Any:
@@ -257,6 +255,15 @@ def _parts(value: Any) -> list[tuple[str, Any]]:
     if isinstance(value, list | tuple):
         return [(f"[{index}]", part) for index, part in enumerate(value)]
     return [(f".{name}", getattr(value, name, None)) for name in field_names(type(value))]
+
+
+def _alike(written: Any, read: Any) -> bool:
+    """True where two values that have parts have the same ones."""
+    if isinstance(written, dict):
+        return isinstance(read, dict) and list(written) == list(read)
+    if isinstance(written, list | tuple):
+        return isinstance(read, list | tuple) and len(written) == len(read)
+    return type(written) is type(read)
 
 
 def _has_parts(value: Any) -> bool:

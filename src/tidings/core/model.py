@@ -7,7 +7,7 @@ import inspect
 import sys
 from collections.abc import Iterator
 from enum import Enum
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from tidings.errors import BadDeclaration
@@ -16,6 +16,7 @@ T = TypeVar("T")
 Model = Literal["msgspec", "pydantic"]
 """Who reads and writes a class: msgspec (also dataclass and attrs), or pydantic."""
 
+_SINGLE = frozenset({str, int, float, bool, bytes, NoneType})
 _NO_OBJECT = (tuple, list, dict, set, frozenset, str, bytes, int, float, Enum)
 
 
@@ -40,8 +41,6 @@ def as_model(cls: type[T]) -> tuple[type[T], Model]:
     elif hasattr(cls, "__attrs_attrs__"):
         if "__attrs_attrs__" not in cls.__dict__:
             raise BadDeclaration(f"{title} inherits from an attrs class and is none itself", "put @attrs.frozen on it")
-        if hidden := [name for name in field_names(cls) if name.startswith("_")]:
-            raise BadDeclaration(f"{title}: private attrs fields are not written: {', '.join(hidden)}", "rename them")
     elif "__dataclass_fields__" not in cls.__dict__:
         cls = _dataclass(cls)
     return cls, "msgspec"
@@ -75,6 +74,18 @@ def field_hints(cls: type[Any], scope: dict[str, Any] | None = None) -> dict[str
     if scope is not None:  # msgspec looks in the module only: leave it what was found here
         cls.__annotations__ = {name: found.get(name, hint) for name, hint in inspect.get_annotations(cls).items()}
     return {name: found[name] for name in field_names(cls)}
+
+
+def as_dicts(value: Any) -> Any:
+    """The value with its attrs objects as dicts: msgspec writes those by name and leaves private fields out."""
+    if type(value) in _SINGLE:
+        return value
+    if isinstance(value, list | tuple):
+        return [as_dicts(part) for part in value]
+    if isinstance(value, dict):
+        return {name: as_dicts(part) for name, part in value.items()}
+    names = () if hasattr(value, "__struct_fields__") else field_names(type(value))
+    return {name: as_dicts(getattr(value, name)) for name in names} if names else value
 
 
 def scope_of(cls: type[Any]) -> dict[str, Any] | None:
