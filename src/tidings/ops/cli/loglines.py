@@ -7,10 +7,8 @@ import os
 import sys
 
 from tidings.ops.cli.failures import has_colour
+from tidings.ops.cli.lifeline import WORKER
 from tidings.ops.cli.text import lines
-
-WORKER = "TIDINGS_WORKER"
-"""Environment variable with the number of a worker among its siblings."""
 
 
 class LogLine(logging.Formatter):

@@ -7,14 +7,14 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from tidings.core.url import parse_url
 from tidings.ops.cli.face import click
 from tidings.ops.cli.failures import INTERRUPTED, TERMINATED
+from tidings.ops.cli.lifeline import lifeline
 from tidings.ops.cli.load import load_app
 from tidings.ops.cli.loglines import start_logging
 from tidings.ops.cli.target import Target, clean
@@ -23,9 +23,6 @@ from tidings.ops.cli.text import plural
 if TYPE_CHECKING:
     from tidings.runtime.app import App
     from tidings.runtime.worker import Worker
-
-LIFELINE = "TIDINGS_LIFELINE"
-"""Environment variable with the descriptor of a socket to the process that keeps several workers running."""
 
 log = logging.getLogger("tidings")
 
@@ -72,7 +69,7 @@ class Run:
         cut = 0
         async with self._app as app:
             worker = app.worker()
-            with self._signals(worker), _lifeline(worker, self._drain) as ready:
+            with self._signals(worker), lifeline(worker, self._drain) as ready:
                 try:
                     await worker.start()
                     ready()
@@ -130,28 +127,3 @@ class Run:
 def _groups(worker: Worker) -> str:
     names = [pump.subscription.group for pump in worker.pumps]
     return ", ".join(names) or "no handlers; only timers"
-
-
-@contextlib.contextmanager
-def _lifeline(worker: Worker, drain: float) -> Iterator[Callable[[], None]]:
-    """Tie this process to the one that started it among several: say when it works, and stop when that one is gone."""
-    number = os.environ.pop(LIFELINE, None)
-    if number is None:
-        yield lambda: None
-        return
-    line = socket.socket(fileno=int(number))
-    line.set_inheritable(False)
-    loop = asyncio.get_running_loop()
-
-    def hear() -> None:
-        loop.remove_reader(line)
-        log.warning("the process that started this worker is gone; draining")
-        worker.stop()
-
-    def ready() -> None:
-        line.send(f"{drain:g}".encode())
-        loop.add_reader(line, hear)
-
-    with line:
-        yield ready
-        loop.remove_reader(line)

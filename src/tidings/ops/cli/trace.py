@@ -62,11 +62,13 @@ class Trace:
 
     def _walk(self) -> Iterator[tuple[Envelope, int, bool]]:
         """Every event, its depth, and whether no sibling follows; without recursion, as chains are long."""
-        known = {envelope.id for envelope in self.events}
-        children: dict[str | None, list[Envelope]] = {}
+        first: dict[str, int] = {}
         for envelope in self.events:
-            parent = envelope.causation if envelope.causation in known and envelope.causation != envelope.id else None
-            children.setdefault(parent, []).append(envelope)
+            first.setdefault(envelope.id, envelope.position)
+        children: dict[str | None, list[Envelope]] = {}
+        for envelope in self.events:  # a cause comes before its effect, so that nothing goes round in circles
+            is_here = first.get(envelope.causation or "", envelope.position) < envelope.position
+            children.setdefault(envelope.causation if is_here else None, []).append(envelope)
         todo = [(one, 0, index == 0) for index, one in enumerate(reversed(children.get(None, [])))]
         seen: set[int] = set()
         while todo:

@@ -13,8 +13,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from tidings.ops.cli.failures import TRY_AGAIN
-from tidings.ops.cli.loglines import WORKER
-from tidings.ops.cli.run import LIFELINE
+from tidings.ops.cli.lifeline import LIFELINE, WORKER
 
 log = logging.getLogger("tidings")
 

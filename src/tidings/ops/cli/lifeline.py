@@ -1,0 +1,46 @@
+"""What ties a worker process to the one that started it among several: a socket, and a number to be told apart by."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tidings.runtime.worker import Worker
+
+LIFELINE = "TIDINGS_LIFELINE"
+"""Environment variable with the descriptor of the worker's end of the socket."""
+WORKER = "TIDINGS_WORKER"
+"""Environment variable with the number of a worker among its siblings."""
+
+log = logging.getLogger("tidings")
+
+
+@contextlib.contextmanager
+def lifeline(worker: Worker, drain: float) -> Iterator[Callable[[], None]]:
+    """Tie this process to the one that started it among several: say when it works, and stop when that one is gone."""
+    number = os.environ.pop(LIFELINE, None)
+    if number is None:
+        yield lambda: None
+        return
+    line = socket.socket(fileno=int(number))
+    line.set_inheritable(False)
+    loop = asyncio.get_running_loop()
+
+    def hear() -> None:
+        loop.remove_reader(line)
+        log.warning("the process that started this worker is gone; draining")
+        worker.stop()
+
+    def ready() -> None:
+        line.send(f"{drain:g}".encode())
+        loop.add_reader(line, hear)
+
+    with line:
+        yield ready
+        loop.remove_reader(line)
