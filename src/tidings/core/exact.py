@@ -198,8 +198,6 @@ def refuse_changed(written: Any, read: Any, path: str = "data") -> None:
     """
     if type(written) is type(read) and written == read:
         return
-    if isinstance(written, Enum) and not isinstance(read, Enum):
-        written = written.value
     if _has_parts(written):
         if _alike(written, read):
             for (segment, part), (_, other) in zip(_parts(written), _parts(read), strict=True):
