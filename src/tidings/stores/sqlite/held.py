@@ -96,7 +96,7 @@ def _hold(changes: Changes, op: Settle, slots: int) -> None:
     inserts: list[tuple[Any, ...]] = []
     for one in op.hold:
         envelope = one.envelope
-        ready = None if envelope.key is not None or one.state == "dead" else one.due
+        ready = None if envelope.key is not None else _ready(one.state, one.due)
         row = (
             op.group,
             one.position,
@@ -123,6 +123,11 @@ def _hold(changes: Changes, op: Settle, slots: int) -> None:
     put_heads_first(changes, op.group, keys)
 
 
+def _ready(state: str, due: int) -> int | None:
+    """When a delivery with nothing before it is to be tried; None for never."""
+    return None if state == "dead" else due if state == "retry" else 0
+
+
 def put_heads_first(changes: Changes, group: str, keys: Iterable[str]) -> None:
     """Make the first delivery of each key ready, and no other one of that key.
 
@@ -141,7 +146,7 @@ def put_heads_first(changes: Changes, group: str, keys: Iterable[str]) -> None:
         if head is None:
             continue
         id_, state, due, ready = head
-        wanted = None if state == "dead" else due if state == "retry" else 0
+        wanted = _ready(state, due)
         connection.execute(clear, (group, key, id_))
         if ready != wanted:
             connection.execute("UPDATE tidings_held SET ready = ? WHERE id = ?", (wanted, id_))
