@@ -102,7 +102,10 @@ class Codec:
         return message
 
     def _write_closely(self, message: Any) -> bytes:
-        """Write a message that does not fit its class at first sight, and make sure that it is read back equal."""
+        """Write a message that does not fit its class at first sight, as one who read it would write it.
+
+        A whole number in a field of floats is then written as a float, whoever made the class.
+        """
         refuse_lossy(message, self._write)
         content = message if self._content is None else self._content(message)
         if self.kind.model == "msgspec":
@@ -115,7 +118,7 @@ class Codec:
             msg = f"{self.kind.name} could not be read back: {path}: {reason}"
             raise BadPayload(msg, "give the field a value of its declared type", path=path) from error
         refuse_changed(message, read)
-        return data
+        return self._write(read if self._content is None else self._content(read))
 
 
 def _pydantic_reader(cls: Any) -> Callable[[bytes], Any]:

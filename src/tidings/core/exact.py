@@ -29,7 +29,6 @@ Accepts = Mapping[type, Test | None]
 
 _Plan = tuple[tuple[int, Test], ...]
 _UNFIT: _Plan = ((0, lambda _value: False),)
-_LARGEST = 2**53  # beyond it not every whole number is a float
 _MOST_SHAPES = 64
 _SEQUENCES = {list: list, collections.abc.Sequence: list, collections.abc.Iterable: list, tuple: tuple}
 _MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
@@ -56,7 +55,7 @@ class Fit:
             NoneType: {NoneType: None},
             UUID: {UUID: None},
             date: {date: None},
-            float: {float: isfinite, int: lambda value: -_LARGEST <= value <= _LARGEST},
+            float: {float: isfinite},
             Decimal: {Decimal: Decimal.is_finite},
             datetime: {datetime: lambda value: value.tzinfo is UTC},
         }

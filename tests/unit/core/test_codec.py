@@ -429,6 +429,18 @@ def test_constraints_of_the_class_are_kept_by_the_publisher() -> None:
         codec.encode(Paid(0))
 
 
+@pytest.mark.parametrize(("order", "line"), MAKERS)
+def test_a_whole_number_among_floats_is_written_as_a_float(order: Any, line: Any) -> None:
+    fields: dict[str, Any] = dict.fromkeys(message_type(Placed).hints) | {
+        "order_id": "o", "course": 1, "day": date(2026, 1, 1), "amount": Decimal(1), "ratio": 3, "done": True,
+        "colour": Colour.RED, "size": Size.S, "lines": [{"sku": "a", "price": Decimal(2), "weight": 4}],
+        "by_name": {}, "rest": {},
+    }  # fmt: skip
+    data = CODECS[order].encode(made(order, line, fields))
+    assert b'"ratio":3.0' in data
+    assert b'"weight":4.0' in data
+
+
 def test_a_subclass_in_a_field_is_refused_because_its_own_fields_would_be_lost() -> None:
     @dataclasses.dataclass(frozen=True)
     class Gift(Line):
