@@ -19,7 +19,7 @@ from tidings.stores.sqlite.apply import APPLY, apply_alone, is_durable, is_risky
 from tidings.stores.sqlite.changes import Changes
 from tidings.stores.sqlite.connection import connect, leak, prepare
 from tidings.stores.sqlite.failures import code_of, explain, is_the_store_s
-from tidings.stores.sqlite.files import Presence, Turnstile
+from tidings.stores.sqlite.files import NoPresence, Turnstile
 
 Outcome = tuple[Any, BaseException | None]
 
@@ -35,9 +35,7 @@ _LOOK_EVERY = 0.2
 class Committer:
     """Owns the write connection of a store."""
 
-    def __init__(
-        self, path: Path, turnstile: Turnstile, presence: Presence, clock: Callable[[], float], *, volatile: bool
-    ) -> None:
+    def __init__(self, path: Path, turnstile: Turnstile, clock: Callable[[], float], *, volatile: bool) -> None:
         """Open it, creating the store where there is none."""
         self.path = path
         self._file = str(path)
@@ -50,7 +48,7 @@ class Committer:
             self.connection = prepare(path, volatile=volatile)
         finally:
             turnstile.leave()
-        self.changes = Changes(self.connection, clock, presence)
+        self.changes = Changes(self.connection, clock, NoPresence())
         self.changes.committed()
         self.checked: set[str] = set()  # statements of handlers that were looked at
         self._durable = True

@@ -31,6 +31,7 @@ _SETTINGS = (
     "PRAGMA fullfsync = ON",  # macOS; elsewhere it means nothing
     "PRAGMA checkpoint_fullfsync = ON",
 )
+_NETWORKS = frozenset({"9p", "afs", "ceph", "cifs", "fuse.sshfs", "nfs", "nfs4", "smb3", "smbfs"})
 
 
 def connect(path: Path, *, volatile: bool = False) -> sqlite3.Connection:
@@ -58,8 +59,16 @@ def check_place(path: Path) -> None:
     """Refuse what cannot hold a store, before SQLite says so in its own words.
 
     Raises:
-        StoreUnavailable: The path is a directory, its folder is missing, or one of them cannot be written.
+        StoreUnavailable: The path is a directory, its folder is missing or on a network, or one of them cannot be
+            written.
     """
+    network = network_of(path.parent)
+    if network:
+        raise StoreUnavailable(
+            f"{path} is on a network file system ({network}), where SQLite's locks cannot be trusted",
+            "use a local disk, or a PostgreSQL store",
+            path=str(path),
+        )
     folder = path.parent
     place_is_fine = not path.is_dir() and folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
     if not place_is_fine or (path.exists() and not os.access(path, os.R_OK | os.W_OK)):
@@ -160,17 +169,16 @@ def leak(connection: sqlite3.Connection) -> None:
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
-def network_of(path: Path) -> str | None:
-    """Name of the network file system the path is on, None for a local one or where that cannot be told."""
-    best, kind = "", ""
+def network_of(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str | None:
+    """Name of the network file system a folder is on; None for a local one, or where that cannot be told."""
     try:
-        mounts = Path("/proc/self/mounts").read_text("utf-8").splitlines()
+        lines = [line.split(" ") for line in mounts.read_text("utf-8", "surrogateescape").splitlines()]
     except OSError:
         return None
-    real = str(path.resolve())
-    for line in mounts:
-        _, where, name, *_ = line.split(" ")
-        where = where.replace("\\040", " ")
-        if (real == where or real.startswith(where.rstrip("/") + "/")) and len(where) >= len(best):
-            best, kind = where, name
-    return kind if kind in {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "fuse.sshfs", "ceph"} else None
+    real = f"{folder.resolve()}/"
+    best, kind = "", ""
+    for _, where, name, *_ in lines:
+        place = where.replace("\\040", " ").rstrip("/") + "/"
+        if real.startswith(place) and len(place) >= len(best):
+            best, kind = place, name
+    return kind if kind in _NETWORKS else None

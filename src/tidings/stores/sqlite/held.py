@@ -104,8 +104,8 @@ def _hold(changes: Changes, op: Settle, slots: int) -> None:
             one.attempt,
             one.due,
             _encode(envelope),
-            one.reason,
-            one.traceback,
+            _storable(one.reason),
+            _storable(one.traceback),
             json.dumps(list(one.history)),
             one.since,
             envelope.slot % slots if slots else 0,
@@ -121,6 +121,11 @@ def _hold(changes: Changes, op: Settle, slots: int) -> None:
     if inserts:
         connection.executemany(_INSERT, inserts)
     put_heads_first(changes, op.group, keys)
+
+
+def _storable(text: str) -> str:
+    """Text of an exception, which may hold what UTF-8 cannot: half of a character."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _ready(state: str, due: int) -> int | None:

@@ -106,16 +106,22 @@ def _check_version(changes: Changes, envelopes: Sequence[Envelope], expected: in
 
 def _append_carefully(changes: Changes, envelopes: Sequence[Envelope], expected: int) -> Appended:
     """Append what is not stored yet; the rest keeps its old positions."""
-    known = [_stored(changes, envelope) for envelope in envelopes]
-    fresh: list[Envelope] = []
-    for envelope, row in zip(envelopes, known, strict=True):
-        if row is None and all((one.id, one.source) != (envelope.id, envelope.source) for one in fresh):
-            fresh.append(envelope)
+    places: dict[tuple[str, str], tuple[int, int | None]] = {}
+    fresh: dict[tuple[str, str], Envelope] = {}
+    for envelope in envelopes:
+        name = (envelope.id, envelope.source)
+        if name in fresh:
+            _check_same(envelope, fresh[name], "in the same append")
+        elif (stored := _stored(changes, envelope)) is not None:
+            places[name] = stored
+        else:
+            fresh[name] = envelope
     if fresh:
-        _append(changes, fresh, expected)
-        changes.flush()
-        known = [_stored(changes, envelope) for envelope in envelopes]
-    return Appended(tuple(row[0] for row in known if row), known[-1][1] if known[-1] else None)
+        appended = _append(changes, list(fresh.values()), expected)
+        for name, position in zip(fresh, appended.positions, strict=True):
+            places[name] = (position, appended.version)
+    found = [places[envelope.id, envelope.source] for envelope in envelopes]
+    return Appended(tuple(position for position, _ in found), found[-1][1])
 
 
 def _stored(changes: Changes, envelope: Envelope) -> tuple[int, int | None] | None:
@@ -126,6 +132,11 @@ def _stored(changes: Changes, envelope: Envelope) -> tuple[int, int | None] | No
     if (envelope.type, envelope.key, envelope.data) != row[2:]:
         raise _conflict(envelope, f"at position {row[0]}", row[2])
     return row[0], row[1]
+
+
+def _check_same(envelope: Envelope, other: Envelope, place: str) -> None:
+    if (envelope.type, envelope.key, envelope.data) != (other.type, other.key, other.data):
+        raise _conflict(envelope, place, other.type)
 
 
 def _conflict(envelope: Envelope, place: str, stored: str) -> IdConflict:
@@ -153,9 +164,7 @@ def _schedule(changes: Changes, op: Append) -> Appended:
         positions.append(stored[0] if stored else 0)
         row = connection.execute(_WAITING, (envelope.id, envelope.source)).fetchone()
         if row is not None:
-            other = _decode(row[0])
-            if (envelope.type, envelope.key, envelope.data) != (other.type, other.key, other.data):
-                raise _conflict(envelope, "in a timer", other.type)
+            _check_same(envelope, _decode(row[0]), "in a timer")
         elif stored is None:
             waiting.append(msgspec.structs.replace(envelope, time=op.due))
     for envelope in waiting:

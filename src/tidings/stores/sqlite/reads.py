@@ -10,9 +10,9 @@ from typing import Any
 
 from tidings.core.envelope import SLOTS, Envelope
 from tidings.core.operations import Backlog, CurrentState, Held, State
-from tidings.errors import NotFound
+from tidings.errors import NotFound, UsageError
 from tidings.stores.sqlite.connection import leak
-from tidings.stores.sqlite.failures import explain, is_the_store_s
+from tidings.stores.sqlite.failures import code_of, explain, is_the_store_s
 from tidings.stores.sqlite.groups import VISIBLE
 from tidings.stores.sqlite.held import COLUMNS, held_of
 
@@ -42,6 +42,8 @@ class Readers:
         try:
             return connection.execute(sql, params).fetchall()
         except sqlite3.Error as error:
+            if code_of(error) == sqlite3.SQLITE_READONLY:
+                raise UsageError("a query only reads", "write in a transaction: `await tx.execute(...)`") from error
             if is_the_store_s(error):
                 raise explain(error, self._path) from error
             raise

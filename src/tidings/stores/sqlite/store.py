@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -18,11 +19,12 @@ from tidings.core.envelope import Envelope
 from tidings.core.guarantees import Guarantees
 from tidings.core.operations import Backlog, CurrentState, Held, Op, State
 from tidings.core.url import parse_url
-from tidings.errors import NotOpen, StoreUnavailable
+from tidings.errors import NotOpen
 from tidings.stores.sqlite import reads
 from tidings.stores.sqlite.committer import Committer
-from tidings.stores.sqlite.connection import check_place, connect, network_of
+from tidings.stores.sqlite.connection import check_place, connect
 from tidings.stores.sqlite.doorbell import Doorbell
+from tidings.stores.sqlite.failures import explain
 from tidings.stores.sqlite.files import NoPresence, OpenTurnstile, Presence, Turnstile
 from tidings.stores.sqlite.solo import Solo
 from tidings.stores.sqlite.transaction import SqliteTransaction
@@ -86,6 +88,7 @@ class SqliteStore:
         self._committer: Committer | None = None
         self._folder: Path | None = None
         self._refusal = "not open"
+        self._opening = threading.Lock()
 
     # ---- opening and closing -----------------------------------------------------------------------------------------
 
@@ -104,42 +107,38 @@ class SqliteStore:
 
     def open_now(self) -> None:
         """The same from a thread that may block."""
-        if self._writer is not None:
-            return
-        if self._in_memory:
-            shared = "/dev/shm"  # noqa: S108 - a private folder is made in it
-            here = shared if os.access(shared, os.W_OK) else None
-            self._folder = Path(tempfile.mkdtemp(prefix="tidings-", dir=here))
-            path = self._folder / "memory.db"
-        else:
-            path = Path(self._path_text).resolve()  # SQLite follows links too, and the files beside must meet it
-        check_place(path)
-        network = None if self._in_memory else network_of(path.parent)
-        if network:
-            raise StoreUnavailable(
-                f"{path} is on a network file system ({network}), where SQLite's locks cannot be trusted",
-                "use a local disk, or a PostgreSQL store",
-                path=str(path),
-            )
-        self._open_files(path)
-        _stores.add(self)
+        with self._opening:
+            if self._writer is not None:
+                return
+            path = self._make_folder() if self._in_memory else Path(self._path_text).resolve()
+            check_place(path)
+            try:
+                self._open_files(path)
+            except OSError as error:
+                raise explain(error, str(path)) from error
+            _stores.add(self)
+
+    def _make_folder(self) -> Path:
+        """A private place for a store in memory, where the machine has memory for files."""
+        shared = "/dev/shm"  # noqa: S108 - a private folder is made in it
+        self._folder = Path(tempfile.mkdtemp(prefix="tidings-", dir=shared if os.access(shared, os.W_OK) else None))
+        return self._folder / "memory.db"
 
     def _open_files(self, path: Path) -> None:
         alone = self._in_memory or not self._threads
-        self._turnstile: Turnstile = OpenTurnstile() if alone else Turnstile(Path(f"{path}-lock"))
-        self._doorbell: Doorbell | None = None
-        self._presence: Presence = NoPresence()
-        committer: Committer | None = None
-        try:
-            committer = Committer(path, self._turnstile, self._presence, self._clock, volatile=self._in_memory)
-        except BaseException:
-            self._turnstile.close()
-            raise
-        if not alone:
-            bells = Path(f"{path}-bells")
-            bells.mkdir(mode=0o700, exist_ok=True)
-            self._doorbell = Doorbell(bells)
-            committer.changes.presence = self._presence = Presence(bells)
+        with contextlib.ExitStack() as undo:
+            self._turnstile: Turnstile = OpenTurnstile() if alone else Turnstile(Path(f"{path}-lock"))
+            undo.callback(self._turnstile.close)
+            self._doorbell: Doorbell | None = None
+            self._presence: Presence = NoPresence()
+            committer = Committer(path, self._turnstile, self._clock, volatile=self._in_memory)
+            undo.callback(committer.close)
+            if not alone:
+                bells = Path(f"{path}-bells")
+                bells.mkdir(mode=0o700, exist_ok=True)
+                self._doorbell = Doorbell(bells)
+                committer.changes.presence = self._presence = Presence(bells)
+            undo.pop_all()
         self._committer = committer
         self._readers = reads.Readers(lambda: connect(path, volatile=self._in_memory), str(path))
         self._rooms = Rooms(self._doorbell, None if alone else self._data_version)

@@ -46,16 +46,30 @@ class WaitingRoom:
                 waiter.set_result(None)
         self._waiters.clear()
 
+    def wake_soon(self) -> None:
+        """Make every caller return. Called on any thread; nobody waiting costs the loop nothing.
+
+        Raises:
+            RuntimeError: The loop was closed.
+        """
+        self._changes += 1  # before looking for callers, as a caller looks at it after making itself seen
+        if self._waiters:
+            self._loop.call_soon_threadsafe(self.wake)
+        elif self._loop.is_closed():
+            raise RuntimeError
+
     async def wait(self, timeout: float) -> None:
         """Return at the next wake, or after `timeout` seconds; at once if a wake came since this task returned last."""
         task = asyncio.current_task(self._loop)
-        if task is not None:
-            if self._seen.get(task, self._changes) != self._changes:
-                self._seen[task] = self._changes
-                return
-            self._seen[task] = self._changes
+        seen = self._changes
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._waiters.add(waiter)
+        if task is not None:
+            before = self._seen.get(task, seen)
+            self._seen[task] = self._changes
+            if before != self._changes:
+                self._waiters.discard(waiter)
+                return
         timer = self._loop.call_later(timeout, _time_is_up, waiter)
         if self._look is not None and self._timer is None:
             self._timer = self._loop.call_later(LOOK_EVERY, self._look_again)
@@ -131,7 +145,7 @@ class Rooms:
             if loop in told:
                 continue
             try:
-                loop.call_soon_threadsafe(room.wake)
+                room.wake_soon()
             except RuntimeError:  # that loop was closed
                 self._rooms.pop(loop, None)
                 room.silence()

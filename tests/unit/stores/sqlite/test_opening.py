@@ -13,6 +13,7 @@ from tests.unit.stores.sqlite.processes import end, start, tell, told
 from tidings.core.operations import Append
 from tidings.errors import BadUrl, NotOpen, StoreUnavailable, TidingsError, WrongStore
 from tidings.stores.sqlite import SqliteStore
+from tidings.stores.sqlite.connection import network_of
 from tidings.testing.conformance.store.making import envelope
 
 
@@ -217,3 +218,33 @@ def test_eight_processes_may_create_one_store_at_once(path: Path) -> None:
     positions = sorted(int(told(process)) for process in processes)
     end(*processes)
     assert positions == list(range(1, 9))
+
+
+async def test_a_lock_file_that_is_a_link_is_not_followed(path: Path) -> None:
+    victim = path.with_name("victim")
+    path.with_name("shop.db-lock").symlink_to(victim)
+    assert type(await refusal(path)) is StoreUnavailable
+    assert not victim.exists()
+
+
+def test_network_file_systems_are_told_from_local_ones(tmp_path: Path) -> None:
+    mounts = tmp_path / "mounts"
+    mounts.write_text(
+        "/dev/vda / ext4 rw 0 0\n"
+        f"server:/export {tmp_path}/shared nfs4 rw 0 0\n"
+        f"tmpfs {tmp_path}/shared/fast tmpfs rw 0 0\n"
+        f"server:/b {tmp_path}/with\\040blank cifs rw 0 0\n"
+    )
+    found = {
+        name: network_of(tmp_path / name, mounts)
+        for name in ("local", "shared", "shared/deeper", "shared/fast", "shared2", "with blank")
+    }
+    assert found == {
+        "local": None,
+        "shared": "nfs4",
+        "shared/deeper": "nfs4",
+        "shared/fast": None,
+        "shared2": None,
+        "with blank": "cifs",
+    }
+    assert network_of(tmp_path, tmp_path / "nothing") is None

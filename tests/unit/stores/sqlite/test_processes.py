@@ -124,7 +124,8 @@ class TestBells:
         listener.kill()
         listener.communicate()
         await store.write(Append([envelope()]))
-        assert bells(path) == []
+        while bells(path):  # they are rung after the caller was told
+            await asyncio.sleep(0.01)
 
     async def test_waiting_costs_next_to_nothing(self, store: SqliteStore, path: Path) -> None:
         waiter = start("wait_idly", path, 3)

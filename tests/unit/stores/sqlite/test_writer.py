@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from tidings.core.operations import ANY, Append, Claim, Settle
-from tidings.errors import NotOpen, Overloaded, TidingsError
+from tidings.errors import NotOpen, Overloaded, TidingsError, UsageError
 from tidings.stores.sqlite import SqliteStore, committer, writer
-from tidings.testing.conformance.store.making import GROUP, claimed, envelope
+from tidings.testing.conformance.store.making import GROUP, claimed, envelope, held
 
 
 @pytest.fixture
@@ -269,3 +269,15 @@ async def test_ids_that_come_again_are_looked_up_first_for_a_while(store: Sqlite
     traced.clear()
     await store.write(Append([envelope()]))
     assert not [sql for sql in traced if "SAVEPOINT" in sql]
+
+
+async def test_a_query_only_reads(store: SqliteStore) -> None:
+    with pytest.raises(UsageError, match="only reads"):
+        await store.query("DELETE FROM tidings_log")
+
+
+async def test_the_text_of_any_exception_can_be_kept(store: SqliteStore) -> None:
+    epochs = await claimed(store)
+    await store.write(Settle(GROUP, epochs, hold=[held(1, reason="ValueError: \ud800 \0", traceback="\udfff")]))
+    [row] = await store.held()
+    assert (row.reason, row.traceback) == ("ValueError: \\ud800 \0", "\\udfff")
