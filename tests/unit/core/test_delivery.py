@@ -47,8 +47,8 @@ class Mute(Exception):
 class Untidy(Exception):
     """Its text is no text."""
 
-    def __str__(self) -> str:  # noqa: PLE0307 - the mistake
-        return 5  # type: ignore[return-value]
+    def __str__(self) -> str:
+        return 5  # type: ignore[return-value]  # noqa: PLE0307 - the mistake
 
 
 def test_a_failure_is_tried_again_after_the_wait_of_the_policy() -> None:
