@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 from pathlib import Path
 
 from benchmarks import handlers, idle_memory, latency, publish, report, streams
-from benchmarks.measure import QUICK, Effort, Result, measure
+from benchmarks.measure import QUICK, Effort, Others, Result, measure
 
 FIGURES = (*publish.FIGURES, *streams.FIGURES, *handlers.FIGURES, *latency.FIGURES, *idle_memory.FIGURES)
 RESULTS = Path(__file__).parent / "results"
@@ -30,15 +31,17 @@ def main() -> int:
         names = ", ".join(figure.name for figure in FIGURES)
         parser.error(f"no figure is called like {' or '.join(asked.only)}; there are {names}")
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the folder of the run is removed
     RESULTS.mkdir(exist_ok=True)
+    others = Others()
     results: list[Result] = []
     # On the disk of the repository: /tmp may be memory, where a flush costs nothing and every ratio lies.
     with tempfile.TemporaryDirectory(prefix="run-", dir=RESULTS) as folder:
         results.extend(measure(figures, Path(folder), QUICK if asked.quick else Effort(), say))
     say("")
-    report.show(results)
+    report.show(results, others.share())
     whole = not asked.only and not asked.quick
-    report.write(results, RESULTS / ("latest.jsonl" if whole else "partial.jsonl"))
+    report.write(results, RESULTS / ("latest.jsonl" if whole else "partial.jsonl"), others.share())
     return 1 if any(result.error for result in results) else 0
 
 

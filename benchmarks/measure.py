@@ -7,6 +7,7 @@ yields runs one round and returns a `Sample`. Only the round is timed.
 from __future__ import annotations
 
 import gc
+import os
 import statistics
 import time
 import traceback
@@ -249,6 +250,32 @@ def _judge(figure: Figure, ours: Sequence[Sample], floor: Sequence[Sample]) -> R
         floor_cpu=statistics.median(1e6 * sample.cpu / sample.operations for sample in floor),
         rounds=len(pairs),
     )
+
+
+class Others:
+    """How much of the machine other processes used since this was made: what makes figures worth less."""
+
+    def __init__(self) -> None:
+        self.started, self.busy, self.own = time.perf_counter(), _busy(), _own()
+
+    def share(self) -> float:
+        """From 0 to 1, children of this process that have ended not counted; 0 where the system does not tell."""
+        elapsed = time.perf_counter() - self.started
+        busy = _busy() - self.busy - (_own() - self.own)
+        return max(0.0, busy) / elapsed / (os.cpu_count() or 1)
+
+
+def _busy() -> float:
+    """CPU seconds of all processes since the machine started; the kernel counts in hundredths."""
+    try:
+        user, nice, system, _idle, _waiting, *rest = map(int, Path("/proc/stat").read_text().split()[1:9])
+    except (OSError, ValueError):
+        return 0.0
+    return (user + nice + system + sum(rest)) / 100
+
+
+def _own() -> float:
+    return sum(os.times()[:4])
 
 
 # ---- clocks ----------------------------------------------------------------------------------------------------------

@@ -10,6 +10,8 @@ from pathlib import Path
 from benchmarks.measure import Result
 
 HEADINGS = ("figure", "ours", "floor", "ratio", "rounds from-to", "target", "met", "CPU us", "floor's")
+QUIET = 0.1
+"""Share of the machine that others may use without a word."""
 LEFT = 1
 """Columns that are words, and stand at the left."""
 
@@ -32,8 +34,13 @@ def cells(result: Result) -> tuple[str, ...]:
     )
 
 
-def show(results: Sequence[Result]) -> None:
-    """Print the table: with rich on a terminal, in plain columns elsewhere; then what failed."""
+def show(results: Sequence[Result], others: float) -> None:
+    """Print the table: with rich on a terminal, in plain columns elsewhere; then what failed.
+
+    Args:
+        results: In the order of the table.
+        others: Share of the machine that other processes used meanwhile.
+    """
     if sys.stdout.isatty():
         _rich(results)
     else:
@@ -42,6 +49,8 @@ def show(results: Sequence[Result]) -> None:
     print(
         f"{met} of {len(results)} targets met. A ratio is ours over the floor, larger is better. CPU is per operation."
     )
+    if others > QUIET:
+        print(f"Other processes used {others:.0%} of this machine meanwhile: run it again when it is quiet.")
     for result in results:
         if result.error:
             print(f"\n{result.figure.name}:\n{result.error}", file=sys.stderr)
@@ -69,7 +78,7 @@ def _plain(lines: Sequence[Sequence[str]]) -> None:
         print("  ".join(padded).rstrip())
 
 
-def write(results: Sequence[Result], path: Path) -> None:
+def write(results: Sequence[Result], path: Path, others: float) -> None:
     """Write one object per line, all at once, so that a run that is stopped leaves the last file as it was.
 
     `ratio` is always `ops_per_s / floor_ops_per_s`. Where a figure is no rate, both are reciprocals (of a latency, of a
@@ -93,6 +102,7 @@ def write(results: Sequence[Result], path: Path) -> None:
             "cpu_us_per_op": _round(result.cpu),
             "floor_cpu_us_per_op": _round(result.floor_cpu),
             "rounds": result.rounds,
+            "others_cpu_share": round(others, 2),
             "title": figure.title,
             "note": figure.note,
         }
