@@ -18,6 +18,7 @@ import msgspec
 from tidings import App, Decider, Envelope, Key, Projection, Retry, Transaction, command, event
 from tidings.core.codec import Codec
 from tidings.core.message import message_type
+from tidings.core.ports import Store
 from tidings.errors import OutcomeUnknown, TidingsError
 from tidings.testing.checker import check
 from tidings.testing.evidence import Effect, Final, Group, ReadModel, read_out
@@ -96,20 +97,22 @@ class Shop:
     """One process's share of the shop: the app, and where it leaves traces.
 
     Args:
-        url: The store.
+        url: The store, or its URL.
         note: Writes a record of the history.
         ledger: Takes effects outside the store.
         member: Who this worker is.
         pause: Awaited by handlers before they do anything, with their group; lets a test hold them.
         options: For the App.
+        chance: Decides when "sometimes" is.
     """
 
-    url: str
+    url: str | Store
     note: Note
     ledger: Ledger
     member: int
     pause: Pause | None = None
     options: dict[str, object] = field(default_factory=dict)
+    chance: Callable[[], float] = random.random
 
     def __post_init__(self) -> None:
         accounts = Decider("account", initial=Account(), decide=decide, evolve=evolve)
@@ -161,7 +164,7 @@ class Shop:
         if wish == "crash":
             signal.signal(signal.SIGSEGV, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGSEGV)
-        if wish == "dead" or (wish == "sometimes" and random.random() < 0.4):
+        if wish == "dead" or (wish == "sometimes" and self.chance() < 0.4):
             self.note("deliver", "fail", group=group, id=envelope.id, member=self.member, reason="Wished")
             raise Wished(wish)
 

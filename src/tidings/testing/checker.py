@@ -177,9 +177,9 @@ def _dead(evidence: Evidence, verdicts: Verdicts, group: Group) -> None:
             verdicts["G21"].expect(id_ in held, f"{group.name}: {id_} cannot be read, and was dropped")
     failed = Counter(r.id for r in evidence.ops["deliver"] if r.group == group.name and r.ph == "fail")
     done = {effect.id for effect in evidence.effects[group.name]}
-    for id_, times in failed.items():
-        if group.attempts is not None and times >= group.attempts and id_ not in done:
-            verdicts["G20"].expect(id_ in held, f"{group.name}: {id_} failed {times} times and is no dead letter")
+    for failing, times in failed.items():
+        if group.attempts is not None and times >= group.attempts and failing not in done:
+            verdicts["G20"].expect(failing in held, f"{group.name}: {failing} failed {times} times, no dead letter")
     for id_, item in held.items():
         if item.state == "dead":
             original = evidence.by_position.get(item.position)

@@ -12,6 +12,7 @@ import contextvars
 import gc
 import hashlib
 import heapq
+import itertools
 import random
 import sys
 from collections import Counter
@@ -64,8 +65,10 @@ class SimLoop(asyncio.BaseEventLoop):
         self._hash = hashlib.sha256()
         self._horizon = horizon
         self._most = steps
+        self._serial = itertools.count()
         self.before_step: Callable[[], None] | None = None
         self.set_exception_handler(self._failed)
+        self.set_task_factory(self._numbered)
 
     @property
     def schedule(self) -> str:
@@ -97,23 +100,31 @@ class SimLoop(asyncio.BaseEventLoop):
             raise OutOfTime(f"after {self.steps:,} steps, at {self._now:.3f} s")
 
     def _pick(self, ready: Any) -> Any:
-        choices: list[int] = []
+        """Take one of the tasks that can go on, or the first of the plain callbacks."""
+        choices: list[tuple[int, int]] = []
         callbacks = False
         for index, handle in enumerate(ready):
-            if _task_of(handle) is not None:
-                choices.append(index)
+            task = _task_of(handle)
+            if task is not None:
+                choices.append((task.serial, index))  # in order of birth: sets of tasks have no order to rely on
             elif not callbacks:
-                choices.append(index)
+                choices.append((-1, index))
                 callbacks = True
-        index = choices[self.random.randrange(len(choices))] if len(choices) > 1 else 0
+        choices.sort()
+        serial, index = choices[self.random.randrange(len(choices)) if len(choices) > 1 else 0]
         handle = ready[index]
         del ready[index]
         if handle._cancelled or _of_the_dead(handle):  # noqa: SLF001
             return _nothing
-        task = _task_of(handle)
-        name = getattr(task.get_coro(), "__qualname__", "?") if task is not None else "callback"
-        self._hash.update(f"{self._now:.6f} {index} {name}\n".encode())
+        worker = handle._context.get(WORKER)  # noqa: SLF001
+        if worker is not None and worker.frozen is not None:
+            worker.frozen.append(handle)
+            return _nothing
+        self._hash.update(f"{self._now:.6f} {serial}\n".encode())
         return handle
+
+    def _numbered(self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> _Task:
+        return _Task(coro, loop=loop, serial=next(self._serial), **options)
 
     def _failed(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
@@ -148,6 +159,14 @@ class SimLoop(asyncio.BaseEventLoop):
         """Nobody else can wake this loop."""
 
 
+class _Task(asyncio.Task[Any]):
+    """A task that knows when it was born, among all tasks."""
+
+    def __init__(self, coro: Any, *, serial: int, **options: Any) -> None:
+        super().__init__(coro, **options)
+        self.serial = serial
+
+
 class _Nothing:
     def _run(self) -> None:
         """Belonged to a crashed worker, or was cancelled."""
@@ -156,9 +175,9 @@ class _Nothing:
 _nothing = _Nothing()
 
 
-def _task_of(handle: Any) -> asyncio.Task[Any] | None:
+def _task_of(handle: Any) -> _Task | None:
     owner = getattr(handle._callback, "__self__", None)  # noqa: SLF001
-    return owner if isinstance(owner, asyncio.Task) else None
+    return owner if isinstance(owner, _Task) else None
 
 
 def _of_the_dead(handle: Any) -> bool:
@@ -178,6 +197,7 @@ class Worker:
         self.name = name
         self.number = number
         self.crashed = False
+        self.frozen: list[Any] | None = None
         self.task: asyncio.Task[Any] | None = None
         self.at_crash: list[Callable[[], None]] = []
 
@@ -193,6 +213,16 @@ class Worker:
         self.crashed = True
         for release in self.at_crash:
             release()
+
+    def freeze(self) -> None:
+        """SIGSTOP: nothing of it runs until `thaw`, while time and the others go on."""
+        if self.frozen is None:
+            self.frozen = []
+
+    def thaw(self) -> None:
+        """SIGCONT: what became due meanwhile goes on at once."""
+        waiting, self.frozen = self.frozen, None
+        asyncio.get_running_loop()._ready.extend(waiting or ())  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 def simulate(seed: int, main: Callable[[SimLoop], Coroutine[Any, Any, Any]], **limits: Any) -> SimLoop:
