@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from tidings.errors import StoreUnavailable, TidingsError, WrongStore
-from tidings.stores.sqlite.failures import about, cure_for, explain
+from tidings.stores.sqlite.failures import about, cure_for, explain, may
 
 APPLICATION = 0x74696469  # "tidi", so that `file shop.db` and we ourselves know it
 SCHEMA_VERSION = 1
@@ -70,8 +70,8 @@ def check_place(path: Path) -> None:
             path=str(path),
         )
     folder = path.parent
-    place_is_fine = not path.is_dir() and folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
-    if not place_is_fine or (path.exists() and not os.access(path, os.R_OK | os.W_OK)):
+    place_is_fine = not path.is_dir() and folder.is_dir() and may(folder, os.W_OK | os.X_OK)
+    if not place_is_fine or (path.exists() and not may(path, os.R_OK | os.W_OK)):
         what = "is a directory" if path.is_dir() else "cannot be opened: "
         if not path.is_dir():
             what += "its directory does not exist" if not folder.is_dir() else "permission denied"

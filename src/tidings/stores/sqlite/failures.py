@@ -92,6 +92,11 @@ def about(path: str) -> str:
     return f" ({shown}: mode {stat.filemode(found.st_mode)}, owner {found.st_uid}; this process is {os.geteuid()})"
 
 
+def may(path: Path, how: int) -> bool:
+    """True where this process may use a path so; `how` as for os.access."""
+    return os.access(path, how, effective_ids=os.access in os.supports_effective_ids)
+
+
 def cure_for(path: str) -> str:
     """What to do when the path cannot be opened or written."""
     here = Path(path)
@@ -99,7 +104,7 @@ def cure_for(path: str) -> str:
         return "give the path of a file, not of a directory"
     if not here.parent.exists():
         return f"create the directory first: mkdir -p {here.parent}"
-    if not os.access(here.parent, os.W_OK | os.X_OK):
+    if not may(here.parent, os.W_OK | os.X_OK):
         return f"make the directory {here.parent} writable for this user: SQLite keeps files beside the database"
     return "make the file writable for this user, or use another path"
 

@@ -38,7 +38,7 @@ class Solo:
         self._turn.listeners.append(committed)
         self._number = 0
         self.lent = 0
-        self._closed = ""
+        self._closed = False
 
     async def write(self, op: Op) -> Any:
         """Commit an operation."""
@@ -112,14 +112,10 @@ class Solo:
     def close(self) -> None:
         """End an open transaction and forget the others."""
         self.end_now(self.lent, commit=False)
-        self._closed = self._closed or "closed"
+        self._closed = True
         if self._committed in self._turn.listeners:
             self._turn.listeners.remove(self._committed)
 
-    def refuse(self, reason: str) -> None:
-        """Refuse everything from now on."""
-        self._closed = reason
-
     def _check(self) -> None:
         if self._closed:
-            raise NotOpen(f"the store is {self._closed}", "open it first: `async with app:`")
+            raise NotOpen("the store is closed", "open it first: `async with app:`")

@@ -8,10 +8,11 @@ write connection: its statements run on the thread of its caller, and only its c
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from tidings.core.operations import Op
@@ -95,7 +96,7 @@ class Writer:
         self._ending = threading.Lock()
         self._number = 0  # of the last transaction
         self.lent = 0
-        self._closed = ""
+        self._closed = self._has_ended = False
         self._thread = threading.Thread(target=self._run, name="tidings-writer", daemon=True)
         self._thread.start()
 
@@ -104,14 +105,14 @@ class Writer:
     def submit(self, op: Op, future: asyncio.Future[Any] | Reply) -> None:
         """Have an operation committed; the future gets its result."""
         self._check()
-        self._queue.put((op, future))
+        self._put(op, future)
 
     def write_now(self, op: Op) -> Any:
         """Commit an operation, on this thread if nobody else is writing."""
         self._check()
         if self._waiting or not self._queue.empty() or not self._owner.acquire(blocking=False):
             reply = Reply()
-            self._queue.put((op, reply))
+            self._put(op, reply)
             return reply.wait()
         try:
             outcomes, grew = self._committer.commit_all((op,))
@@ -144,14 +145,14 @@ class Writer:
     def begin(self, future: asyncio.Future[Any]) -> None:
         """Have a transaction begun when it is its turn; the future gets it."""
         self._check()
-        self._queue.put((_Begin(blocking=False), future))
+        self._put(_Begin(blocking=False), future)
 
     def begin_now(self) -> SqliteTransaction:
         """Begin a transaction, waiting for its turn on this thread."""
         self._check()
         if self._waiting or not self._queue.empty() or not self._owner.acquire(blocking=False):
             reply = Reply()
-            self._queue.put((_Begin(blocking=True), reply))
+            self._put(_Begin(blocking=True), reply)
             transaction: SqliteTransaction = reply.wait()
             return transaction
         try:
@@ -162,7 +163,7 @@ class Writer:
 
     def end(self, number: int, future: asyncio.Future[Any] | None, *, commit: bool) -> None:
         """Have a transaction ended on the writer's thread."""
-        self._queue.put((_End(number, commit=commit), future))
+        self._put(_End(number, commit=commit), future)
 
     def end_now(self, number: int, *, commit: bool) -> None:
         """End a transaction on this thread."""
@@ -177,17 +178,25 @@ class Writer:
 
     def close(self) -> None:
         """Finish what waits, and end the thread."""
-        self._closed = self._closed or "closed"
+        self._closed = True
         self._queue.put((_STOP, None))
         self._thread.join()
 
-    def refuse(self, reason: str) -> None:
-        """Refuse everything from now on."""
-        self._closed = reason
+    def _put(self, request: Any, future: _Future) -> None:
+        self._queue.put((request, future))
+        if self._has_ended:  # the thread may not have seen it
+            self._refuse_rest()
+
+    def _refuse_rest(self) -> None:
+        """Answer what came while the thread ended."""
+        with contextlib.suppress(Empty):
+            while True:
+                _, future = self._queue.get_nowait()
+                self._give([(future, (None, NotOpen("the store was closed", "write before closing")))])
 
     def _check(self) -> None:
         if self._closed:
-            raise NotOpen(f"the store is {self._closed}", "open it first: `async with app:`")
+            raise NotOpen("the store is closed", "open it first: `async with app:`")
         if self._queue.qsize() + len(self._stash) > MOST_WAITING:
             raise Overloaded(f"{MOST_WAITING:,} writes wait already", "publish more slowly; this write was not kept")
 
@@ -243,6 +252,8 @@ class Writer:
         self._end(_End(self.lent, commit=False), None)  # an open transaction does not outlive the store
         self._owner.acquire()
         self._serve(last=True)
+        self._has_ended = True
+        self._refuse_rest()
 
     def _serve(self, *, last: bool = False) -> None:
         """Commit what waits; ends early when a transaction takes the connection."""

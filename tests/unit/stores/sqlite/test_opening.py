@@ -2,9 +2,13 @@
 
 # ruff: noqa: ASYNC240, ASYNC222, PTH208 - the files are what is looked at
 
+import contextlib
 import os
+import shutil
 import sqlite3
 import stat
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -139,13 +143,40 @@ async def test_an_empty_file_becomes_a_store(path: Path) -> None:
     await store.close()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is unwritable for root")
-async def test_a_read_only_directory_or_file_is_named(path: Path) -> None:
-    path.parent.chmod(0o500)
-    assert "writable" in (await refusal(path)).cure
-    path.parent.chmod(0o700)
-    path.touch(0o400)
-    assert "writable" in (await refusal(path)).cure
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder that others may look into; what happens meanwhile is done by a user without rights."""
+    folder = Path(tempfile.mkdtemp(prefix="tidings-"))
+    folder.chmod(0o777)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def as_somebody_else() -> Iterator[None]:
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+async def test_a_directory_or_file_that_may_not_be_written_is_named(place: Path) -> None:
+    path = place / "shop.db"
+    place.chmod(0o555)
+    with as_somebody_else():
+        error = await refusal(path)
+    assert "mode dr-xr-xr-x" in error.what
+    assert f"make the directory {place} writable" in error.cure
+    place.chmod(0o777)
+    path.touch()
+    path.chmod(0o444)
+    with as_somebody_else():
+        error = await refusal(path)
+    assert "mode -r--r--r--" in error.what
+    assert "make the file writable" in error.cure
 
 
 async def test_opening_and_closing_twice_is_harmless(path: Path) -> None:
