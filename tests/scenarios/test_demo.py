@@ -190,7 +190,7 @@ def test_stopped_by_a_signal_it_drains_and_goes_on_later(number: int, tmp_path: 
         assert run.poll() is None
     run.send_signal(number)
     out, err = run.communicate()
-    assert (out, run.returncode) == ("", 130), err
+    assert (out, run.returncode) == ("", 128 + number), err
     assert "goes on" in err
     assert figures("--store", store) == EXPECTED
 

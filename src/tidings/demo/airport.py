@@ -20,7 +20,7 @@ from tidings.demo.progress import Show, Status
 
 
 class Stopped(Exception):
-    """The apps were asked to stop before everything was done."""
+    """The apps were asked to stop before everything was done, by the signal that is the argument."""
 
 
 class Airport:
@@ -54,49 +54,42 @@ class Airport:
         await self._open.aclose()
 
     async def run(self, show: Show) -> Status:
-        """Run all apps, and show how far they are, until nothing is left to do.
+        """Run all apps, and show how far they are, until the file is read and nothing is left to do.
 
         Raises:
             Stopped: They were asked to stop before, by a signal.
             TidingsError: The file or the store cannot be used.
         """
+        showing = asyncio.create_task(self._keep_showing(show))
         try:
-            async with asyncio.TaskGroup() as tasks:
-                running = tasks.create_task(run(*self.apps))
-                feeding = tasks.create_task(self._feed())
-                done_at = None
-                while not running.done():
-                    began = time.monotonic()
-                    status, idle_at = await self._look()
-                    show(status)
-                    if feeding.done() and idle_at is not None and idle_at == done_at:
-                        self.board.stop()  # and the others with it
-                        return status
-                    done_at = idle_at if feeding.done() else None
-                    # Looking costs something while much is waiting: spend no more than a tenth of the time on it.
-                    await asyncio.sleep(max(0.05, 9 * (time.monotonic() - began)))
-                feeding.cancel()
-        except ExceptionGroup as several:
-            raise several.exceptions[0]  # noqa: B904 - it keeps its own cause
-        raise Stopped
+            stopped = await run(*self.apps, until_idle=self._feed())
+        finally:
+            showing.cancel()
+        if stopped is not None:
+            raise Stopped(stopped)
+        status = await self._look()
+        show(status)
+        return status
 
     async def _feed(self) -> None:
         await publish_names(self.names)
         await self.feed.run()
 
-    async def _look(self) -> tuple[Status, int | None]:
-        """How far everything is; and the head of the log if every group seems to have nothing left to do.
+    async def _keep_showing(self, show: Show) -> None:
+        while True:
+            began = time.monotonic()
+            show(await self._look())
+            # Looking costs something while much is waiting: spend no more than a tenth of the time on it.
+            await asyncio.sleep(max(0.05, 9 * (time.monotonic() - began)))
 
-        Groups are looked at one after the other, and what one ends may be another's beginning: only two looks that see
-        the same head have seen the end.
-        """
+    async def _look(self) -> Status:
+        """How far everything is."""
         store = self.board.store
-        head = await store.head()
         groups = {group.group: group for group in await store.backlog() if group.group in self.groups}
         lag = {name: group.lag for name, group in groups.items()}
         decided = max(0, self.feed.fed - lag.get("flights.flight", 0))
         [(mails,)] = await store.query("SELECT count(*) FROM mail")
-        status = Status(
+        return Status(
             lines=self.lines,
             fed=self.feed.fed,
             decided=decided,
@@ -106,5 +99,3 @@ class Airport:
             dead=sum(group.dead for group in groups.values()),
             time=self.feed.time,
         )
-        busy = [name for name, group in groups.items() if group.lag or group.retrying or await store.seeding(name)]
-        return status, head if groups.keys() == self.groups and not busy else None

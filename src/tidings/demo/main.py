@@ -26,7 +26,6 @@ MANY = 5
 """Lines that could not be used are shown up to here, then counted."""
 
 WIDE = 200
-INTERRUPTED = 130
 
 
 @click.command()
@@ -46,9 +45,9 @@ def demo(*, as_json: bool, data: Path, store: str | None, speed: float | None) -
     try:
         with store_at(store) as url:
             asyncio.run(fly(Airport(url, data, lines, speed=speed), as_json=as_json))
-    except Stopped:
+    except Stopped as stopped:
         click.echo("stopped; with the same --store it goes on" if store else "stopped; nothing was kept", err=True)
-        sys.exit(INTERRUPTED)
+        sys.exit(128 + stopped.args[0])
 
 
 def console(*, stderr: bool = False) -> Console:

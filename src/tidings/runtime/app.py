@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -22,7 +23,7 @@ from tidings.core.url import parse_url
 from tidings.errors import BadDeclaration, NotFound, NotOpen
 from tidings.runtime.clock import Clock
 from tidings.runtime.connect import adapters, open_store, release
-from tidings.runtime.lifecycle import run_apps
+from tidings.runtime.lifecycle import run
 from tidings.runtime.outgoing import Outgoing
 from tidings.runtime.quarantine import quarantined
 from tidings.runtime.verbs import Verbs
@@ -319,12 +320,16 @@ class App(Router):
         check_together(found)
         return found
 
-    async def run(self, *, until_idle: bool = False) -> None:
+    async def run(self, *, until_idle: bool | Awaitable[object] = False) -> signal.Signals | None:
         """Work on what was and will be published, until SIGTERM, SIGINT or `stop`; then drain.
 
         Args:
-            until_idle: Return once everything published is handled and no retry is waiting. Dead letters and
-                messages parked behind them do not count; neither do timers that are not due.
+            until_idle: True returns once everything published is handled and no retry is waiting. Dead letters and
+                messages parked behind them do not count; neither do timers that are not due. An awaitable, such as a
+                feed, is run beside the app and must end before idleness counts.
+
+        Returns:
+            The signal that asked for the end, or None.
 
         Raises:
             BadHandler: A handler cannot be called as declared.
@@ -333,7 +338,7 @@ class App(Router):
             ProjectionChanged: A projection's code changed without a rebuild.
             StoreError: The store went away for good.
         """
-        await run_apps([self], until_idle=until_idle)
+        return await run(self, until_idle=until_idle)
 
     def stop(self) -> None:
         """Ask a running app to drain and return; from the same thread."""

@@ -10,10 +10,12 @@ from tidings.errors import NotCaughtUp, NotFound
 
 
 async def reached(store: Store, group: str, subscription: Subscription, position: int) -> bool:
-    """True when a group has finished every event of its types up to a position."""
+    """True when a group has finished every event of its types up to a position, and its bootstrap if it has one."""
     try:
         checkpoint = await store.checkpoint(group)
     except NotFound:
+        return False
+    if subscription.bootstrap is not None and await store.seeding(group) is not None:
         return False
     if checkpoint >= position:
         return True

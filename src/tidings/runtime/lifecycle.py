@@ -7,7 +7,7 @@ import contextlib
 import logging
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -18,56 +18,63 @@ if TYPE_CHECKING:
 log = logging.getLogger("tidings")
 
 
-async def run(*apps: App, until_idle: bool = False) -> None:
+async def run(*apps: App, until_idle: bool | Awaitable[object] = False) -> signal.Signals | None:
     """Run several apps in this process until SIGTERM, SIGINT or the stop of one of them; then drain them all.
 
     Args:
         apps: They may share a store or not.
-        until_idle: Return once all of them have nothing left to do.
+        until_idle: True returns once all of them have nothing left to do: everything published is handled and no retry
+            is waiting. An awaitable, such as a feed, is run beside them and must end before idleness counts.
+
+    Returns:
+        The signal that asked for the end, or None.
+
+    Raises:
+        Exception: What the awaitable raised; or see `App.run`.
     """
-    await run_apps(apps, until_idle=until_idle)
-
-
-async def run_apps(apps: Sequence[App], *, until_idle: bool) -> None:
-    """See `run`."""
     async with AsyncExitStack() as stack:
         for app in apps:
             await stack.enter_async_context(app)
         workers = [app.worker() for app in apps]
-        with _signals(workers):
+        with _signals(workers) as seen:
             try:
                 for worker in workers:
                     await worker.start()
                 await _wait(workers, until_idle=until_idle)
             finally:
-                for worker in workers:
-                    worker.stop()
-                cut = await asyncio.gather(
-                    *(worker.drain(app.drain) for worker, app in zip(workers, apps, strict=True)),
-                    return_exceptions=True,
-                )
-                for worker, result in zip(workers, cut, strict=True):
-                    if isinstance(result, BaseException):
-                        log.error("%s: the drain failed: %s", worker.app, result)
-                    elif result:
-                        log.warning("%s: %d deliveries were cut short; they come again", worker.app, result)
+                await _drain(apps, workers)
+        return seen[0] if seen else None
 
 
-async def _wait(workers: Sequence[Worker], *, until_idle: bool) -> None:
-    stopped = [asyncio.create_task(worker.wait()) for worker in workers]
+async def _drain(apps: Sequence[App], workers: Sequence[Worker]) -> None:
+    for worker in workers:
+        worker.stop()
+    draining = (worker.drain(app.drain) for worker, app in zip(workers, apps, strict=True))
+    for worker, cut in zip(workers, await asyncio.gather(*draining, return_exceptions=True), strict=True):
+        if isinstance(cut, BaseException):
+            log.error("%s: the drain failed: %s", worker.app, cut)
+        elif cut:
+            log.warning("%s: %d deliveries were cut short; they come again", worker.app, cut)
+
+
+async def _wait(workers: Sequence[Worker], *, until_idle: bool | Awaitable[object]) -> None:
+    """Return when a worker stops, or when everything is idle; raise what a worker or the awaitable raised."""
+    ends = [asyncio.create_task(worker.wait()) for worker in workers]
     if until_idle:
-        stopped.append(asyncio.create_task(_idle(workers)))
+        ends.append(asyncio.create_task(_idle(workers, None if isinstance(until_idle, bool) else until_idle)))
     try:
-        done, _ = await asyncio.wait(stopped, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in stopped:
+        for task in ends:
             task.cancel()
-        await asyncio.gather(*stopped, return_exceptions=True)
+        await asyncio.gather(*ends, return_exceptions=True)
     for task in done:
         task.result()
 
 
-async def _idle(workers: Sequence[Worker]) -> None:
+async def _idle(workers: Sequence[Worker], feed: Awaitable[object] | None) -> None:
+    if feed is not None:
+        await feed
     pause = 0.002
     quiet = 0
     while quiet < 2:  # noqa: PLR2004 - twice in a row: what one worker ends can be another one's beginning
@@ -78,16 +85,18 @@ async def _idle(workers: Sequence[Worker]) -> None:
 
 
 @contextlib.contextmanager
-def _signals(workers: Sequence[Worker]) -> Iterator[None]:
-    """SIGTERM and SIGINT drain; the second one interrupts."""
+def _signals(workers: Sequence[Worker]) -> Iterator[list[signal.Signals]]:
+    """SIGTERM and SIGINT drain, and are noted; the second one interrupts."""
+    seen: list[signal.Signals] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield seen
         return
     loop = asyncio.get_running_loop()
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def drain(number: signal.Signals) -> None:
         log.info("%s: draining", number.name)
+        seen.append(number)
         loop.remove_signal_handler(number)
         signal.signal(number, signal.default_int_handler)
         for worker in workers:
@@ -96,7 +105,7 @@ def _signals(workers: Sequence[Worker]) -> Iterator[None]:
     for number in before:
         loop.add_signal_handler(number, drain, number)
     try:
-        yield
+        yield seen
     finally:
         for number, handler in before.items():
             loop.remove_signal_handler(number)
