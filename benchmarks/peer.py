@@ -1,32 +1,25 @@
 """The peer: `eventsourcing` 9.5 on SQLite as it comes. WAL and synchronous=FULL are its own settings.
 
-Appends go to its event store (a mapper with the JSON transcoder over a recorder), below its aggregates, which would add
-to its times: tidings appends plain events too. Loading is measured at both levels.
+It is measured at two levels: as its users use it (an `Application` saves and loads aggregates), and one level below, at
+its event store, where plain events are put and read; the lower level is the stricter comparison.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
-from eventsourcing.application import Repository
+from eventsourcing.application import Application
 from eventsourcing.domain import Aggregate, DomainEvent, event
-from eventsourcing.persistence import (
-    DatetimeAsISO,
-    DecimalAsStr,
-    EventStore,
-    JSONTranscoder,
-    Mapper,
-    Tracking,
-    UUIDAsHex,
-)
-from eventsourcing.sqlite import SQLiteApplicationRecorder, SQLiteDatastore, SQLiteTrackingRecorder
+from eventsourcing.persistence import Tracking
+from eventsourcing.sqlite import SQLiteDatastore, SQLiteTrackingRecorder
 
 from benchmarks.measure import Effort, Round, Sample, Side, Stopwatch, during
 from benchmarks.shop import EFFECT, READ_MODEL, order
@@ -35,76 +28,8 @@ STREAMS = 10
 """Streams to load from, in turn."""
 PULL = 100
 """Notifications read at once; its own followers read 10."""
-
-
-class Placed(DomainEvent):
-    """The order of the other sides, as the peer declares events."""
-
-    order_id: str
-    customer_id: str
-    email: str
-    total: int
-    currency: str
-    channel: str
-    placed_at: int
-    lines: list[dict[str, Any]]
-
-
-class Ledger:
-    """An event store on one file."""
-
-    def __init__(self, path: Path) -> None:
-        transcoder = JSONTranscoder()
-        for transcoding in (UUIDAsHex(), DecimalAsStr(), DatetimeAsISO()):
-            transcoder.register(transcoding)
-        self.mapper: Mapper[UUID] = Mapper(transcoder)
-        self.datastore = SQLiteDatastore(str(path))
-        self.recorder = SQLiteApplicationRecorder(self.datastore)
-        self.recorder.create_table()
-        self.store: EventStore[UUID] = EventStore(self.mapper, self.recorder)
-
-    def close(self) -> None:
-        """Close its connections."""
-        self.datastore.close()
-
-
-def order_event(stream: UUID, version: int, customer: int = 0) -> Placed:
-    """An order as an event of a stream."""
-    fields: dict[str, Any] = msgspec.to_builtins(order("o-0000001", customer=customer))
-    return Placed(originator_id=stream, originator_version=version, timestamp=datetime.now().astimezone(), **fields)
-
-
-def append(size: int, callers: int = 1) -> Side:
-    """Threads that append so many events at a time, each to a stream of its own."""
-
-    @contextmanager
-    def side(folder: Path, effort: Effort) -> Iterator[Round]:
-        with closing(Ledger(folder / "peer.db")) as ledger:
-
-            def call(done: list[int]) -> None:
-                stream, version = uuid4(), 0
-                template = order_event(stream, 1).__dict__
-                for _ in during(effort.seconds):
-                    events = [
-                        Placed(**{**template, "originator_version": version + step}) for step in range(1, size + 1)
-                    ]
-                    ledger.store.put(events)
-                    version += size
-                done.append(version)
-
-            def run() -> Sample:
-                done: list[int] = []
-                watch = Stopwatch()
-                threads = [threading.Thread(target=call, args=(done,)) for _ in range(callers)]
-                for thread in threads:
-                    thread.start()
-                for thread in threads:
-                    thread.join()
-                return watch.sample(sum(done))
-
-            yield run
-
-    return side
+FIELDS: dict[str, Any] = msgspec.to_builtins(order("o-0000001"))
+"""The order of the other sides, as the peer takes it."""
 
 
 class Account(Aggregate):
@@ -129,49 +54,116 @@ class Account(Aggregate):
         self.orders += 1
 
 
-def _accounts(ledger: Ledger) -> list[UUID]:
-    """Fill STREAMS streams of 1,000 events, the one of the account's creation among them."""
-    fields: dict[str, Any] = msgspec.to_builtins(order("o-0000001"))
-    accounts = [Account() for _ in range(STREAMS)]
-    for account in accounts:
-        for _ in range(999):
-            account.place(**fields)
-        ledger.store.put(account.collect_events())
-    return [account.id for account in accounts]
+class Placed(DomainEvent):
+    """The same order as a plain event, for the event store."""
+
+    order_id: str
+    customer_id: str
+    email: str
+    total: int
+    currency: str
+    channel: str
+    placed_at: int
+    lines: list[dict[str, Any]]
 
 
-@contextmanager
-def load(folder: Path, effort: Effort) -> Iterator[Round]:
-    """Load aggregates of 1,000 events from its repository: their state, as `App.get` returns it."""
-    with closing(Ledger(folder / "peer.db")) as ledger:
-        accounts = _accounts(ledger)
-        repository = Repository(ledger.store)
-
-        def run() -> Sample:
-            watch = Stopwatch()
-            done = 0
-            for number in during(effort.seconds):
-                account: Account = repository.get(accounts[number % STREAMS])
-                done += account.version
-            return watch.sample(done)
-
-        yield run
+def opened(folder: Path) -> Application[UUID]:
+    """An application on a file of its own."""
+    return Application(env={"PERSISTENCE_MODULE": "eventsourcing.sqlite", "SQLITE_DBNAME": str(folder / "peer.db")})
 
 
-@contextmanager
-def read(folder: Path, effort: Effort) -> Iterator[Round]:
-    """Read the same streams from its event store: events, not folded into anything."""
-    with closing(Ledger(folder / "peer.db")) as ledger:
-        accounts = _accounts(ledger)
+Append = Callable[[Application[UUID], int], Callable[[], object]]
+"""Prepares a stream; what it returns appends so many events to it."""
 
-        def run() -> Sample:
-            watch = Stopwatch()
-            done = 0
-            for number in during(effort.seconds):
-                done += sum(1 for _ in ledger.store.get(accounts[number % STREAMS]))
-            return watch.sample(done)
 
-        yield run
+def by_save(shop: Application[UUID], size: int) -> Callable[[], object]:
+    """As its users append: call the aggregate, save it."""
+    account = Account()
+    shop.save(account)
+
+    def append() -> None:
+        for _ in range(size):
+            account.place(**FIELDS)
+        shop.save(account)
+
+    return append
+
+
+def by_put(shop: Application[UUID], size: int) -> Callable[[], object]:
+    """One level below: put events that are numbered already."""
+    stream, versions = uuid4(), count(1)
+    timestamp = datetime.now(UTC)
+
+    def append() -> None:
+        shop.events.put(
+            [
+                Placed(originator_id=stream, originator_version=next(versions), timestamp=timestamp, **FIELDS)
+                for _ in range(size)
+            ]
+        )
+
+    return append
+
+
+def append(prepare: Append, size: int, callers: int = 1) -> Side:
+    """Threads that append so many events at a time, each to a stream of its own."""
+
+    @contextmanager
+    def side(folder: Path, effort: Effort) -> Iterator[Round]:
+        with closing(opened(folder)) as shop:
+
+            def call(append: Callable[[], object], done: list[int]) -> None:
+                done.append(sum(size for _ in during(effort.seconds) if append() is None))
+
+            def run() -> Sample:
+                done: list[int] = []
+                threads = [
+                    threading.Thread(target=call, args=(append, done))
+                    for append in [prepare(shop, size) for _ in range(callers)]
+                ]
+                watch = Stopwatch()
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+                return watch.sample(sum(done))
+
+            yield run
+
+    return side
+
+
+def load(get: Callable[[Application[UUID], UUID], int]) -> Side:
+    """Load streams of 1,000 events."""
+
+    @contextmanager
+    def side(folder: Path, effort: Effort) -> Iterator[Round]:
+        with closing(opened(folder)) as shop:
+            accounts = [Account() for _ in range(STREAMS)]
+            for account in accounts:
+                for _ in range(999):  # its creation is the first event
+                    account.place(**FIELDS)
+                shop.save(account)
+
+            def run() -> Sample:
+                watch = Stopwatch()
+                done = sum(get(shop, accounts[number % STREAMS].id) for number in during(effort.seconds))
+                return watch.sample(done)
+
+            yield run
+
+    return side
+
+
+def by_repository(shop: Application[UUID], account: UUID) -> int:
+    """As its users load: the aggregate, which is the state that its events fold into."""
+    found: Account = shop.repository.get(account)
+    return found.version
+
+
+def by_get(shop: Application[UUID], account: UUID) -> int:
+    """One level below: the events, not folded into anything."""
+    return sum(1 for _ in shop.events.get(account))
 
 
 class Revenue(SQLiteTrackingRecorder):
@@ -191,24 +183,21 @@ class Revenue(SQLiteTrackingRecorder):
 @contextmanager
 def project(folder: Path, effort: Effort) -> Iterator[Round]:
     """Follow the log into a fresh read model for so many seconds; each event is a commit, so the rate is steady."""
-    with closing(Ledger(folder / "peer.db")) as ledger:
-        for first in range(0, effort.events // 5, 1_000):
-            stream = uuid4()
-            ledger.store.put([order_event(stream, version, customer=first + version) for version in range(1, 1_001)])
-        number = 0
+    with closing(opened(folder)) as shop:
+        for _ in range(0, effort.events // 5, 1_000):
+            by_put(shop, 1_000)()
+        numbers = count()
 
         def run() -> Sample:
-            nonlocal number
-            number += 1
-            with closing(SQLiteDatastore(str(folder / f"view-{number}.db"))) as datastore:
+            with closing(SQLiteDatastore(str(folder / f"view-{next(numbers)}.db"))) as datastore:
                 view = Revenue(datastore)
                 view.create_table()
                 watch = Stopwatch()
                 done = 0
                 for _ in during(3 * effort.seconds):
-                    notifications = ledger.recorder.select_notifications(done + 1, PULL)
+                    notifications = shop.recorder.select_notifications(done + 1, PULL)
                     for notification in notifications:
-                        view.add(ledger.mapper.to_domain_event(notification), Tracking("shop", notification.id))
+                        view.add(shop.mapper.to_domain_event(notification), Tracking("shop", notification.id))
                     done += len(notifications)
                 return watch.sample(done)
 
