@@ -198,7 +198,8 @@ def measure(figures: Sequence[Figure], folder: Path, effort: Effort, say: Callab
 def _families(figures: Sequence[Figure]) -> Iterator[list[Figure]]:
     together: list[Figure] = []
     for figure in figures:
-        if together and not {figure.ours, figure.floor} & {together[-1].ours, together[-1].floor}:
+        sides = {side for other in together for side in (other.ours, other.floor)}
+        if together and not {figure.ours, figure.floor} & sides:
             yield together
             together = []
         together.append(figure)
