@@ -39,18 +39,21 @@ def work(cwd: Path) -> None:
     python(WORK, cwd=cwd)
 
 
-@pytest.fixture
-def new_shop(tmp_path: Path) -> Path:
-    """A shop that has not opened yet."""
-    folder = tmp_path / "shop"
+def open_shop(folder: Path) -> Path:
+    """A shop that has not sold anything yet, in a folder of this name."""
     shutil.copytree(SHOP, folder, ignore=shutil.ignore_patterns("__pycache__"))
     return folder
 
 
+@pytest.fixture
+def new_shop(tmp_path: Path) -> Path:
+    """A shop that has not sold anything yet."""
+    return open_shop(tmp_path / "shop")
+
+
 @pytest.fixture(scope="session")
 def grown_shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("grown") / "shop"
-    shutil.copytree(SHOP, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    folder = open_shop(tmp_path_factory.mktemp("grown") / "shop")
     (folder / "broken").touch()
     place("ada", "bad", "bob", cwd=folder)
     work(folder)
@@ -61,6 +64,4 @@ def grown_shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def shop(grown_shop: Path, tmp_path: Path) -> Path:
     """A shop whose events 1 to 3 are orders; delivery 1, of the second, is a dead letter. Its handler is mended."""
-    folder = tmp_path / "shop"
-    shutil.copytree(grown_shop, folder)
-    return folder
+    return shutil.copytree(grown_shop, tmp_path / "shop")

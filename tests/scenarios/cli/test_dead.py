@@ -1,16 +1,18 @@
 """`tidings dead`: seeing what gave up, putting it back to work, or giving it up for good."""
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 
-from tests.scenarios.cli.conftest import place, python, work
+from tests.scenarios.cli.conftest import open_shop, place, python, work
 from tests.scenarios.cli.terminal import Done, on_terminal, started, tidings
 
 MANY = """
 import asyncio, sys
+from msgspec.structs import replace
 from app import app, OrderPlaced
 from tidings.core.operations import Claim, Held, Join, Settle
 
@@ -22,21 +24,29 @@ async def main():
         [envelope] = await app.store.read(0, 1, 1)
         lease = await app.store.write(Claim("shop.send_receipt", "me", 16))
         epochs = {slot: each.epoch for slot, each in lease.items()}
-        each = Held(0, "shop.send_receipt", 1, "dead", 2, 0, envelope, "ValueError: no", "", ("attempt 1",), 1)
-        for _ in range(int(sys.argv[1]) // 1000):
-            await app.store.write(Settle("shop.send_receipt", epochs, hold=[each] * 1000))
+        for start in range(0, int(sys.argv[1]), 1000):
+            keys = [f"k{start + number}" for number in range(1000)]
+            dead = [(0, "shop.send_receipt", 1, "dead", 2, 0, replace(envelope, key=key)) for key in keys]
+            hold = [Held(*each, "ValueError: no", "", ("attempt 1",), 1) for each in dead]
+            await app.store.write(Settle("shop.send_receipt", epochs, hold=hold))
 
 asyncio.run(main())
 """
 
 
+@pytest.fixture(scope="module")
+def saddened_shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = open_shop(tmp_path_factory.mktemp("sad") / "shop")
+    (folder / "broken").touch()
+    place("bad1", "bad2", "bad3", "bad4", "ok", "bad1", cwd=folder)
+    work(folder)
+    return folder
+
+
 @pytest.fixture
-def sad_shop(new_shop: Path) -> Path:
-    """A shop with four dead letters of two customers, and an order parked behind one of them."""
-    (new_shop / "broken").touch()
-    place("bad1", "bad2", "bad3", "bad4", "ok", "bad1", cwd=new_shop)
-    work(new_shop)
-    return new_shop
+def sad_shop(saddened_shop: Path, tmp_path: Path) -> Path:
+    """A shop with four dead letters of four customers, and an order parked behind one of them."""
+    return shutil.copytree(saddened_shop, tmp_path / "shop")
 
 
 def dead(cwd: Path, *options: object) -> list[int]:

@@ -76,3 +76,4 @@ def test_a_projection_that_is_not_there_is_not_found(shop: Path) -> None:
     done = tidings("projection", "rebuild", "revenu", "--yes", cwd=shop)
     assert done.code == 3
     assert "its projections: revenue" in done.err
+    assert tidings("projection", "rebuild", "revenue", "--yes", "--store", "sqlite:shop.db", cwd=shop).code == 2

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tidings.errors import NotFound
 from tidings.ops.cli.confirm import announce, confirm, mutation_options
 from tidings.ops.cli.face import click
+from tidings.ops.cli.failures import BadCommand
 from tidings.ops.cli.output import Output, output_option
 from tidings.ops.cli.progress import Progress
 from tidings.ops.cli.root import Suggesting
@@ -60,6 +61,9 @@ def rebuild(*, target: Target, output: Output, yes: bool, dry_run: bool, name: s
 
     Nothing but its own tables changes: no event is published. Until it ends, queries find the tables incomplete.
     """
+    if target.url is not None:
+        msg = "a rebuild runs the code of the projection, which a store does not have"
+        raise BadCommand(msg, "name the app instead: --app MODULE:APP")
     app = target.app()
     group = f"{app.name}.{name.removeprefix(f'{app.name}.')}"
     found = [row for row in target.on_store(lambda store: _rows(store, app)) if row["group"] == group]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,6 +26,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 CHUNK = 1000
 """Dead letters changed in one transaction."""
+LOOK = 0.5
+"""Seconds between looks whether those put back died again."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,7 @@ class Change:
 
         size = min(CHUNK, self.rate or CHUNK)
         changed = again = 0
+        looked = time.monotonic()
         try:
             for start in range(0, len(ids), size):
                 if start and self.rate:
@@ -171,7 +175,8 @@ class Change:
                 chunk = ids[start : start + size]
                 changed += await store.write(Redrive(chunk, discard=self.discard))
                 progress.update(min(start + size, len(ids)))
-                if not self.discard and not choice.ids:
+                if not self.discard and not choice.ids and time.monotonic() - looked > LOOK:
+                    looked = time.monotonic()
                     again = await dead_up_to(store, chunk[-1], choice.group, choice.key)
                     if again >= self.stop_after:
                         break

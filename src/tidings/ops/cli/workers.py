@@ -75,7 +75,8 @@ class Workers:
             started = loop.time()
             code, worked = await self._once(number)
             if self._stopping.is_set():
-                self._code = max(self._code, code if code >= 0 else 128 - code)
+                if worked:  # one that was still starting had nothing to leave unfinished
+                    self._code = max(self._code, code if code >= 0 else 128 - code)
                 return
             if not worked and code > 0 and code != TRY_AGAIN:  # it has told why, and would again
                 self._code = code
