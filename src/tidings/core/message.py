@@ -196,7 +196,9 @@ def message_type(cls: object) -> MessageType:
         return found
     named = cls.__qualname__ if isinstance(cls, type) else f"a {type(cls).__qualname__}"
     msg = f"{named} is not a message"
-    raise NotAMessage(msg, f"decorate the class: `@event(topic=...)` above `class {named.split()[-1]}`")
+    if getattr(cls, "__module__", None) == "builtins" or not isinstance(cls, type):
+        raise NotAMessage(msg, "give an object of your own class, decorated with `@event(topic=...)`")
+    raise NotAMessage(msg, f"decorate the class: `@event(topic=...)` above `class {named}`")
 
 
 def _declare(
@@ -216,12 +218,12 @@ def _declare(
     for old in was:
         check_name(old, f"an earlier name of {title}")
     found = MessageType(cls, kind, name or cls.__name__, version, topic, was, model, scope_of(cls))
-    cls.__tidings__ = found  # type: ignore[attr-defined]
     try:
         _ = found.key_field
     except BadDeclaration as error:
         if not isinstance(error.__cause__, NameError):  # what is defined further down is found when the app starts
             raise
+    cls.__tidings__ = found  # type: ignore[attr-defined]
     return cls
 
 
