@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from types import CellType, SimpleNamespace, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -86,7 +88,19 @@ def location(function: Callable[..., Any]) -> str:
     name = getattr(inner, "__qualname__", type(inner).__qualname__)
     code = getattr(_function(inner), "__code__", None)
     place = f" ({code.co_filename}:{code.co_firstlineno})" if code is not None else ""
-    return f"{getattr(inner, '__module__', '?')}:{name}{place}"
+    return f"{_module(inner)}:{name}{place}"
+
+
+def _module(function: object) -> str:
+    """The module by the name it is imported under, also where it is the program itself: both are one handler."""
+    name = getattr(function, "__module__", None) or "?"
+    main = sys.modules.get("__main__")
+    if name != "__main__" or main is None:
+        return str(name)
+    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    if spec is not None:
+        return str(spec.name)
+    return PurePath(file).stem if file else name
 
 
 def handler_name(function: Callable[..., Any]) -> str | None:

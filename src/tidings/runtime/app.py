@@ -19,8 +19,8 @@ from tidings.core.retry import seconds
 from tidings.core.router import Router, check_together
 from tidings.core.subscription import Subscription
 from tidings.core.transaction import Readable, Transaction
-from tidings.core.url import parse_url
-from tidings.errors import BadDeclaration, NotFound, NotOpen
+from tidings.core.url import Url, parse_url
+from tidings.errors import BadArgument, BadDeclaration, NotFound, NotOpen
 from tidings.runtime.clock import Clock
 from tidings.runtime.connect import adapters, open_store, release
 from tidings.runtime.lifecycle import run
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from tidings.runtime.blocking import Blocking
 
 R = TypeVar("R")
+
+SHORTEST_LEASE = 0.1
+"""Seconds. Workers tell that they live every third of a lease."""
 
 
 class App(Router):
@@ -63,8 +66,10 @@ class App(Router):
         drain: float | timedelta = 30.0,
         clock: Clock | None = None,
     ) -> None:
-        super().__init__(check_name(name or _default_name(store), "the app"))
-        self.url = store if isinstance(store, str) else store.url
+        given_store: Any = store  # a caller without a type checker may give anything; parse_url refuses what is no text
+        self.url: str = getattr(given_store, "url", given_store)
+        default = _default_name(parse_url(self.url)) if name is None or self.url is given_store else ""
+        super().__init__(check_name(default if name is None else name, "the app"))
         self.parts = parts
         given: tuple[object, ...] = parts  # a caller without a type checker may give anything
         for part in given:
@@ -72,6 +77,9 @@ class App(Router):
                 msg = f"the app {self.name} was given {part!r} as a part"
                 raise BadDeclaration(msg, "parts are Router, Decider, Projection and Replica values")
         self.lease = seconds(lease, "lease")
+        if self.lease < SHORTEST_LEASE:
+            msg = f"the app {self.name} has lease={lease!r}"
+            raise BadArgument(msg, f"a lease has {SHORTEST_LEASE} seconds or more, or healthy workers lose their share")
         self.drain = seconds(drain, "drain")
         self.clock = clock or Clock()
         self._given = None if isinstance(store, str) else store
@@ -381,8 +389,7 @@ class App(Router):
             await verbs.wait_for(f"{self.name}.{subscription.group}", subscription, position, timeout)
 
 
-def _default_name(store: str | Store) -> str:
-    url = parse_url(store if isinstance(store, str) else store.url)
+def _default_name(url: Url) -> str:
     stem = os.path.splitext(os.path.basename(url.path))[0]  # noqa: PTH119, PTH122 - text, not a file
     name = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in stem)
     return name if name[:1].isalpha() else f"app{name and '_'}{name}".strip("_") or "app"

@@ -43,10 +43,11 @@ class Clock:
             raise BadArgument(msg, "give one of them")
         if after is not None:
             return self.now() + int(seconds(after, "after") * MICROSECONDS)
-        if at is None or at.tzinfo is None:
-            msg = f"at={at!r} has no time zone"
+        given: object = at  # a caller without a type checker may give anything
+        if not isinstance(given, datetime) or given.tzinfo is None:
+            msg = f"at={at!r} is no datetime with a time zone"
             raise BadArgument(msg, "use an aware datetime: datetime.now(UTC) + timedelta(minutes=5)")
-        return int(at.timestamp() * MICROSECONDS)
+        return int(given.timestamp() * MICROSECONDS)
 
 
 def as_datetime(microseconds: int) -> datetime:

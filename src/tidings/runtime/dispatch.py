@@ -72,8 +72,15 @@ def _compile(subscription: Subscription) -> Call:
     if not subscription.is_async:
         plain = handler
 
+        def guarded(*arguments: Any) -> Any:
+            try:
+                return plain(*arguments)
+            except StopIteration as error:  # no future can carry it: whoever awaits that would wait for ever
+                msg = "the handler raised StopIteration"
+                raise RuntimeError(msg) from error
+
         async def handler(*arguments: Any) -> Any:
-            return await asyncio.to_thread(plain, *arguments)
+            return await asyncio.to_thread(guarded, *arguments)
 
     fetch = subscription.fetch
     if fetch is not None:

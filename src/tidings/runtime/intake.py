@@ -11,7 +11,7 @@ from tidings.core.newest import newest_only
 from tidings.core.operations import CRASHED, Delivery, Held, State
 from tidings.core.ports import Consumer, Store
 from tidings.core.subscription import Subscription
-from tidings.runtime.clock import Clock
+from tidings.runtime.clock import MICROSECONDS, Clock
 
 CRASHES = 3
 """Starts that ended with the worker before a message becomes a dead letter, whatever its retry policy allows."""
@@ -107,9 +107,17 @@ class Intake:
                 self.look = True
                 break
         if not taken:
-            self.due = await self._store.next_due(group, slots)
+            self.due = await self._next_due(group, slots)
             self._any_held = bool(await self._store.held(group=group, limit=1)) or bool(self.parked)
         return taken
+
+    async def _next_due(self, group: str, slots: Sequence[int]) -> int | None:
+        """When to look again. Rows that are being handled are due in the store; they must not count."""
+        if not self.rows:
+            return await self._store.next_due(group, slots)
+        soon = self._clock.now() + MICROSECONDS
+        rows = await self._store.due(group, slots, soon, len(self.rows) + 1)
+        return min((row.due for row in rows if row.id not in self.rows), default=None)
 
     def _bury(self, row: Held) -> None:
         """A delivery whose handler stopped the worker again and again becomes a dead letter."""

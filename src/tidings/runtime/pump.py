@@ -169,7 +169,7 @@ class Pump:
     def hand_over(self, taken: Sequence[Delivery]) -> None:
         """Put deliveries into their lanes and see that enough tasks work on them."""
         for delivery in taken:
-            if self.consumer.feed_of(delivery.envelope) is not None:
+            if self.takes(delivery):  # its key may have failed while the mark was committed
                 self.lanes.add(delivery.envelope.key, delivery)
         if taken and not self._handed:
             self._handed = asyncio.get_running_loop().time()
@@ -324,7 +324,7 @@ class Pump:
                 self._forget_slots(self.consumer.lose(feed))
                 self._claim_at = asyncio.get_running_loop().time() + CLAIM_AGAIN
                 return
-            except StoreError as error:
+            except (OutcomeUnknown, StoreError) as error:  # doing it again changes nothing that is done
                 if not error.transient:
                     raise
                 log.error("%s: %s; trying again in %.1f s", self.group, error, pause)  # noqa: TRY400 - expected

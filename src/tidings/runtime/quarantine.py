@@ -43,4 +43,5 @@ async def _keep(verbs: Verbs, app: str, body: bytes, headers: Mapping[str, str],
         data=bytes(body),
     )
     reason = f"{type(error).__name__}: {error.what}"
-    await verbs.keep(Held(0, f"{app}.{GROUP}", -now, "dead", 0, 0, raw, reason, since=now))
+    place = -1 - int(verbs.clock.draw() * 2**53)  # it has none in the log; no two may share one
+    await verbs.keep(Held(0, f"{app}.{GROUP}", place, "dead", 0, 0, raw, reason, since=now))

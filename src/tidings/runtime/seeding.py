@@ -8,7 +8,7 @@ from typing import Any
 
 from tidings.core.operations import Seed
 from tidings.core.ports import Store
-from tidings.errors import StoreError
+from tidings.errors import OutcomeUnknown, StoreError
 from tidings.runtime.pump import Pump
 
 log = logging.getLogger("tidings")
@@ -42,7 +42,7 @@ class Seeding:
                     and (cursor := await self._store.seeding(self._pump.group)) is not None
                 ):
                     await self._page(cursor)
-            except StoreError as error:
+            except (OutcomeUnknown, StoreError) as error:
                 if not error.transient:
                     raise
                 log.warning("%s: %s", self._pump.group, error)

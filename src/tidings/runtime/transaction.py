@@ -11,7 +11,7 @@ from tidings.core.envelope import Envelope
 from tidings.core.operations import ANY, Append, Appended
 from tidings.core.ports import Rows, StoreTransaction
 from tidings.core.transaction import Readable
-from tidings.errors import UsageError
+from tidings.errors import NotOpen
 from tidings.runtime.clock import Clock
 from tidings.runtime.outgoing import Outgoing
 
@@ -71,9 +71,7 @@ class OpenTransaction:
 
     async def begun(self) -> StoreTransaction:
         """The store's transaction, begun now if it was not."""
-        if self.closed:
-            msg = "this transaction has ended"
-            raise UsageError(msg, "use tx only inside the handler or the `async with` block that gave it")
+        self._check()
         self.touched = True
         if self.raw is None:
             self.raw = await self._begin()
@@ -81,6 +79,11 @@ class OpenTransaction:
                 loop = asyncio.get_running_loop()
                 self._watch = loop.call_later(self._limit, self._expire, asyncio.current_task())
         return self.raw
+
+    def _check(self) -> None:
+        if self.closed:
+            msg = "this transaction has ended"
+            raise NotOpen(msg, "use tx only inside the handler or the `async with` block that gave it")
 
     def _expire(self, task: asyncio.Task[Any] | None) -> None:
         self.expired = True
@@ -104,6 +107,7 @@ class OpenTransaction:
         self, *messages: object, after: float | timedelta | None = None, at: datetime | None = None
     ) -> None:
         """Publish messages when this transaction commits."""
+        self._check()  # nobody commits what is published after the end: it would be lost in silence
         due = self._clock.due(after, at)
         envelopes = self._outgoing.envelopes(messages, id=None, headers=None)
         if due is None:

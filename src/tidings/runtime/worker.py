@@ -20,7 +20,7 @@ from tidings.core.envelope import SLOTS
 from tidings.core.operations import Beat, Fire
 from tidings.core.ports import Broker, Store
 from tidings.core.subscription import Subscription
-from tidings.errors import StoreError, StoreGone, TidingsError, UsageError
+from tidings.errors import OutcomeUnknown, StoreError, StoreGone, TidingsError, UsageError
 from tidings.runtime.clock import MICROSECONDS, Clock
 from tidings.runtime.outgoing import Outgoing
 from tidings.runtime.pump import Pump
@@ -31,6 +31,11 @@ log = logging.getLogger("tidings")
 
 RECENT = 1000
 """Events looked at for names that resemble a subscribed one."""
+
+SHORTEST, LONGEST = 0.05, 5.0
+"""Seconds before a subscription that failed starts again; doubled each time, until it ran HEALTHY seconds."""
+
+HEALTHY = 30.0
 
 LOOK = 0.5
 """Seconds between looks for timers that another process stored."""
@@ -166,8 +171,10 @@ class Worker:
     # ---- loops ---------------------------------------------------------------------------------------------------
 
     async def _keep_pumping(self, pump: Pump) -> None:
-        pause = 0.05
+        loop = asyncio.get_running_loop()
+        pause = SHORTEST
         while not pump.stopping:
+            began = loop.time()
             try:
                 await pump.run()
             except (StoreGone, UsageError):
@@ -176,7 +183,7 @@ class Worker:
                 log.exception("%s: the subscription failed; it starts again in %.1f s", pump.group, pause)
                 pump.reset()
                 await asyncio.sleep(pause)
-                pause = min(5.0, pause * 2)
+                pause = SHORTEST if loop.time() - began > HEALTHY else min(LONGEST, pause * 2)
             else:
                 return  # stopped, or going on in another task
 
@@ -185,7 +192,7 @@ class Worker:
             await asyncio.sleep(min(self.lease / 3, 2.0))
             try:
                 await self._beat()
-            except StoreError as error:
+            except (OutcomeUnknown, StoreError) as error:
                 if not error.transient:
                     raise
                 log.error("%s: %s", self.app, error)  # noqa: TRY400 - expected while the store is full or away

@@ -20,7 +20,9 @@ _decode = msgspec.msgpack.Decoder(Envelope).decode
 COLUMNS = "id, name, position, state, attempt, due, envelope, reason, traceback, history, since"
 _INSERT = (
     "INSERT INTO tidings_held (name, position, state, attempt, due, envelope, reason, traceback, history, since, slot, "
-    "key, ready) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"
+    "key, ready) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (name, position) DO UPDATE SET state = excluded.state, "
+    "attempt = excluded.attempt, due = excluded.due, envelope = excluded.envelope, reason = excluded.reason, "
+    "traceback = excluded.traceback, history = excluded.history, ready = excluded.ready"
 )
 _UPDATE = (
     "UPDATE tidings_held SET name = ?, position = ?, state = ?, attempt = ?, due = ?, envelope = ?, reason = ?, "
