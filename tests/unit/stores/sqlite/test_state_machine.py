@@ -243,7 +243,6 @@ class StoreMachine(RuleBasedStateMachine):
         fresh=st.lists(
             st.tuples(
                 st.integers(1, 30),
-                st.sampled_from(KEYS),
                 st.sampled_from(["retry", "parked", "dead"]),
                 st.integers(0, 20),
             ),
@@ -259,7 +258,7 @@ class StoreMachine(RuleBasedStateMachine):
         stale: int,
         checkpoint: int | None,
         started: int | None,
-        fresh: list[tuple[int, str | None, str, int]],
+        fresh: list[tuple[int, str, int]],
         change: tuple[int, str] | None,
         done: set[int],
         id_: str | None,
@@ -267,7 +266,7 @@ class StoreMachine(RuleBasedStateMachine):
         model = self.model
         checkpoint = None if checkpoint is None else min(checkpoint, len(model.log))
         known = sorted(model.held)
-        rows: list[Held] = [held(position, key, state, due=due) for position, key, state, due in fresh]
+        rows: list[Held] = [held(at, KEYS[at % len(KEYS)], state, due=due) for at, state, due in fresh]
         gone = {known[n % len(known)] for n in done} if known else set()
         if change and known:
             number = known[change[0] % len(known)]
@@ -294,10 +293,13 @@ class StoreMachine(RuleBasedStateMachine):
             slot.started = max(slot.started, started or 0, checkpoint or 0)
         for number in gone:
             del model.held[number]
+        places = {row.position: number for number, row in model.held.items()}
         ids = [one.id for one in now_of(self.store.held(limit=1000))]
         added = iter(sorted(set(ids) - set(model.held)))
-        for row in rows:
-            model.held[row.id or next(added)] = Row(row.position, row.envelope.key, row.state, row.due, row.attempt)
+        for row in sorted(rows, key=lambda row: not row.id):  # changes first
+            number = row.id or places.get(row.position) or next(added)
+            places[row.position] = number
+            model.held[number] = Row(row.position, row.envelope.key, row.state, row.due, row.attempt)
         assert sorted(ids) == sorted(model.held)
 
     @rule(chosen=st.sets(st.integers(0, 99), min_size=1, max_size=3), discard=st.booleans())

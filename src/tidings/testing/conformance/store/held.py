@@ -206,6 +206,14 @@ class HeldTests:
         assert await store.write(Redrive(ids, discard=True)) == 1
         assert await self.due(store) == [4, 5]
 
+    async def test_g20_a_position_is_held_once_in_its_last_state(self, store: Store, epochs: dict[int, int]) -> None:
+        await self.hold(store, epochs, held(3, reason="released"))
+        [first] = await store.held()
+        await self.hold(store, epochs, held(3, state="dead", attempt=2, reason="ValueError"))
+        [second] = await store.held()
+        assert (second.id, second.state, second.attempt, second.reason) == (first.id, "dead", 2, "ValueError")
+        assert await self.due(store) == []
+
     async def test_ids_of_held_deliveries_are_never_used_twice(self, store: Store, epochs: dict[int, int]) -> None:
         await self.hold(store, epochs, held(3, state="dead"))
         [first] = await store.held()
@@ -224,7 +232,7 @@ class HeldTests:
         assert await store.held() == []
 
     async def test_g21_what_belongs_to_no_group_is_kept_too(self, store: Store) -> None:
-        one = held(0, None, "dead", group="shop.quarantine", envelope=envelope(None, data=b"\xff\xfe"))
+        one = held(-1, None, "dead", group="shop.quarantine", envelope=envelope(None, data=b"\xff\xfe"))
         await store.write(Settle("shop.quarantine", {}, hold=[one]))
         [read] = await store.held(group="shop.quarantine")
         assert read.envelope.data == b"\xff\xfe"
