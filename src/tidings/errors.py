@@ -2,7 +2,7 @@
 
 ```
 TidingsError
-├── UsageError                 the program is wrong; fix the code
+├── UsageError                 TID-100  the program is wrong; fix the code
 │   ├── NotAMessage            TID-101  (TypeError)  published something that is no message
 │   ├── BadDeclaration         TID-102  (TypeError)  a message, part or policy is declared wrongly
 │   ├── BadHandler             TID-103  (TypeError)  a handler cannot be called as declared
@@ -22,7 +22,7 @@ TidingsError
 ├── NotCaughtUp                TID-402  the write is done, the read model is late (transient)
 ├── Overloaded                 TID-403  too much is waiting to be written (transient)
 ├── NotFound                   TID-404  no such event, dead letter, projection or stream
-└── StoreError                 the store itself
+└── StoreError                 TID-500  the store itself
     ├── StoreUnavailable       TID-501  cannot be opened or reached (transient)
     ├── StoreFull              TID-502  no space left; nothing was acknowledged (transient)
     ├── WrongStore             TID-503  not a tidings store, or one of another version
@@ -90,6 +90,8 @@ class TidingsError(Exception):
 
 class UsageError(TidingsError):
     """The program asks for something that cannot be; no retry will help."""
+
+    code = "TID-100"
 
 
 class NotAMessage(UsageError, TypeError):
@@ -210,6 +212,8 @@ class NotFound(TidingsError):
 
 class StoreError(TidingsError):
     """The store itself has a problem."""
+
+    code = "TID-500"
 
 
 class StoreUnavailable(StoreError):

@@ -19,6 +19,9 @@ from tidings.errors import BadArgument, Unreadable
 JSON = "application/json"
 """Content type of data that says nothing else."""
 
+OUTSIDE = "outside"
+"""Topic of an event from outside that names none."""
+
 MAX_HEADERS = 64
 """Most extension attributes of one event."""
 
@@ -94,11 +97,17 @@ def attributes_of(envelope: Envelope) -> dict[str, str | int | bool]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def envelope_of(attributes: Mapping[str, Any], data: bytes) -> Envelope:
+def envelope_of(attributes: Mapping[str, Any], data: bytes, *, own: bool = False) -> Envelope:
     """The envelope of an event from outside: position 0, and time 0 where the sender gave none.
 
     Attributes an envelope has no field for become its headers. Those whose names begin with `tidings` are ignored, and
     so is a malformed `traceparent`, as W3C Trace Context asks.
+
+    Args:
+        attributes: Name -> value, as they came.
+        data: The data, as it came.
+        own: True for an event that this system itself sent round: its stream and version are believed, and without a
+            topic it is private. Anybody else's event is public and belongs to no history here.
 
     Raises:
         Unreadable: An attribute is missing, or is not what CloudEvents 1.0 and the limits here allow.
@@ -107,6 +116,7 @@ def envelope_of(attributes: Mapping[str, Any], data: bytes) -> Envelope:
     event, key = _checked(attributes)
     rest = {name: value for name, value in attributes.items() if name not in _OURS}
     trace = rest.pop("traceparent", None)
+    version = None if event.streamversion is None else _count("streamversion", event.streamversion)
     if len(rest) > MAX_HEADERS:
         raise refuse(f"it has {len(rest)} extension attributes", f"at most {MAX_HEADERS} are taken")
     kept = {name: value for name in _KEPT if (value := getattr(event, name)) is not None}
@@ -123,11 +133,11 @@ def envelope_of(attributes: Mapping[str, Any], data: bytes) -> Envelope:
         source=event.source,
         type=event.type,
         schema=_count("dataversion", event.dataversion),
-        topic=event.topic,
+        topic=event.topic or (None if own else OUTSIDE),
         key=key,
         slot=slot_of(event.id if key is None else key),
-        stream=event.streamid,
-        version=None if event.streamversion is None else _count("streamversion", event.streamversion),
+        stream=event.streamid if own else None,
+        version=version if own else None,
         time=0 if event.time is None else (event.time - _EPOCH) // _MICROSECOND,
         correlation=event.correlationid,
         causation=event.causationid,
@@ -167,6 +177,9 @@ def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
     Raises:
         BadArgument: A name or value cannot be used, or there are too many; names the header.
     """
+    given: object = headers  # a caller without a type checker may give anything
+    if not isinstance(given, Mapping):
+        raise BadArgument(f"the headers are a {type(given).__qualname__}", 'give a dict: headers={"tenant": "acme"}')
     if len(headers) > MAX_HEADERS:
         raise BadArgument(f"{len(headers)} headers are given", f"a message has at most {MAX_HEADERS}")
     for name, value in headers.items():

@@ -16,11 +16,16 @@ def seconds(value: float | timedelta, name: str) -> float:
     Raises:
         BadArgument: It is negative, infinite or not a number; the message names the argument.
     """
-    result = value.total_seconds() if isinstance(value, timedelta) else float(value)
+    result = value.total_seconds() if isinstance(value, timedelta) else _number(value)
     if not math.isfinite(result) or result < 0:
         msg = f"{name} is {value!r}"
         raise BadArgument(msg, "give seconds as a number of 0 or more, or a timedelta")
     return result
+
+
+def _number(value: object) -> float:
+    """A float, or NaN for what is no number; text such as "5" is none."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
 
 
 @dataclass(frozen=True)
@@ -55,13 +60,21 @@ class Retry:
         if isinstance(self.attempts, bool) or not isinstance(self.attempts, int) or self.attempts < 1:
             msg = f"Retry(attempts={self.attempts!r})"
             raise BadArgument(msg, "attempts is a whole number of 1 or more; 1 means no second attempt")
-        if not (math.isfinite(self.factor) and self.factor >= 1):
+        factor = _number(self.factor)
+        if not (math.isfinite(factor) and factor >= 1):
             msg = f"Retry(factor={self.factor!r})"
             raise BadArgument(msg, "factor is a finite number of 1 or more")
         first, longest = seconds(self.initial, "Retry(initial)"), seconds(self.maximum, "Retry(maximum)")
         if first > longest:
             msg = f"Retry(initial={self.initial!r}, maximum={self.maximum!r})"
             raise BadArgument(msg, "maximum is at least as long as initial")
+        given = self.per.items() if isinstance(self.per, Mapping) else [(None, self.per)]
+        if not all(_is_error_class(cls) and isinstance(policy, Retry) for cls, policy in given):
+            msg = f"Retry(per={self.per!r})"
+            raise BadArgument(msg, "per maps exception classes to policies: per={TimeoutError: Retry(attempts=20)}")
+        if not (isinstance(self.never, tuple) and all(_is_error_class(cls) for cls in self.never)):
+            msg = f"Retry(never={self.never!r})"
+            raise BadArgument(msg, "never is a tuple of exception classes: never=(ValueError,)")
 
     def for_error(self, error: BaseException) -> Retry:
         """The policy that applies to this error: the most specific entry of `per`, else this one."""
@@ -87,6 +100,10 @@ class Retry:
         except OverflowError:
             bound = longest
         return draw * bound
+
+
+def _is_error_class(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, BaseException)
 
 
 NO_RETRY = Retry(attempts=1)
