@@ -1,7 +1,7 @@
 """CloudEvents 1.0: envelopes to and from the outside world, in structured JSON and in binary mode (HTTP headers).
 
-What comes from outside is foreign: the only error is Unreadable. What the sender claims about streams, versions and
-times is read, not believed; headers that would steer this library are ignored. Nothing but JSON is ever decoded.
+What comes from outside is foreign: the only error is Unreadable. It gets into no history, whatever stream it names, and
+its time is stored, not used; headers that would steer this library are ignored. Nothing but JSON is ever decoded.
 """
 
 from __future__ import annotations
@@ -52,20 +52,29 @@ def to_headers(envelope: Envelope) -> dict[str, str]:
     return headers if content_type is None else {**headers, "content-type": str(content_type)}
 
 
-def from_json(body: bytes) -> Envelope:
+def from_json(body: bytes, *, own: bool = False) -> Envelope:
     """The envelope of an event in structured mode; its data stays byte for byte as it came.
+
+    Args:
+        body: The event.
+        own: True for one that this system itself sent round; see `envelope_of`.
 
     Raises:
         Unreadable: It is no CloudEvent 1.0 with JSON data; says why.
     """
-    return envelope_of(*_structured(body))
+    return envelope_of(*_structured(body), own=own)
 
 
-def from_headers(headers: Mapping[str, str], body: bytes) -> Envelope:
+def from_headers(headers: Mapping[str, str], body: bytes, *, own: bool = False) -> Envelope:
     """The envelope of an event with headers: in binary mode, or in structured mode where the content type says so.
 
     Headers that are no attributes are ignored. Without `ce-` headers and content type, the body is taken for an event
     in structured mode.
+
+    Args:
+        headers: Name -> value; case does not matter in names.
+        body: The data, or the whole event.
+        own: True for one that this system itself sent round; see `envelope_of`.
 
     Raises:
         Unreadable: It is no CloudEvent 1.0 with JSON data; says why.
@@ -83,7 +92,7 @@ def from_headers(headers: Mapping[str, str], body: bytes) -> Envelope:
         for name, value in attributes.items():
             if name in event and _canonical(event[name]) != value:
                 raise refuse(f"the header ce-{name[:40]} and the event differ", "send it in one mode, not in both")
-        return envelope_of(event, data)
+        return envelope_of(event, data, own=own)
     if not attributes:
         what = f"there are no ce- headers, and the content type is {content_type[:80]!a}"
         raise refuse(what, f"send it as {STRUCTURED}, or its attributes as ce- headers")
@@ -95,7 +104,7 @@ def from_headers(headers: Mapping[str, str], body: bytes) -> Envelope:
         _check_size(body)
         _check_json_type(attributes["datacontenttype"])
         read_json(body, "the body")
-    return envelope_of(attributes, bytes(body))
+    return envelope_of(attributes, bytes(body), own=own)
 
 
 def _structured(body: bytes) -> tuple[dict[str, Any], bytes]:

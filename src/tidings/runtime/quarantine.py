@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tidings.core.codec import encode_json
+from tidings.core.delivery import printable
 from tidings.core.envelope import Envelope
 from tidings.core.operations import Held
 from tidings.errors import TidingsError, Unreadable
@@ -39,7 +40,9 @@ async def _keep(verbs: Verbs, app: str, body: bytes, headers: Mapping[str, str],
         correlation=None,
         causation=None,
         traceparent=None,
-        headers=encode_json({name: str(value) for name, value in headers.items()}) if headers else None,
+        headers=encode_json({printable(str(name)): printable(str(value)) for name, value in headers.items()})
+        if headers
+        else None,
         data=bytes(body),
     )
     reason = f"{type(error).__name__}: {error.what}"

@@ -85,16 +85,24 @@ def envelopes(draw: st.DrawFn) -> Envelope:
 
 @given(envelopes())
 def test_an_envelope_comes_back_as_it_was_in_structured_mode(envelope: Envelope) -> None:
-    assert from_json(to_json(envelope)) == envelope
-    assert from_headers({"Content-Type": STRUCTURED}, to_json(envelope)) == envelope
-    assert from_headers({}, to_json(envelope)) == envelope
+    assert from_json(to_json(envelope), own=True) == envelope
+    assert from_headers({"Content-Type": STRUCTURED}, to_json(envelope), own=True) == envelope
+    assert from_headers({}, to_json(envelope), own=True) == envelope
 
 
 @given(envelopes())
 def test_an_envelope_comes_back_as_it_was_in_binary_mode(envelope: Envelope) -> None:
     headers = to_headers(envelope)
-    assert from_headers(headers, envelope.data) == envelope
+    assert from_headers(headers, envelope.data, own=True) == envelope
     assert all(value.isascii() and value.isprintable() and " " not in value for value in headers.values())
+
+
+def test_an_event_of_somebody_else_is_public_and_gets_into_no_history() -> None:
+    body = event(streamid="account-1", streamversion=7)
+    assert from_json(body).topic == from_headers({}, body).topic == "outside"
+    assert (from_json(body).stream, from_json(body).version) == (None, None)
+    own = from_json(body, own=True)
+    assert (own.topic, own.stream, own.version) == (None, "account-1", 7)
 
 
 def test_data_stays_byte_for_byte() -> None:
