@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, IntEnum, StrEnum
 from functools import cached_property
 from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform, overload
@@ -99,7 +99,7 @@ class MessageType:
             raise BadDeclaration(msg, "mark the field that names the record: `customer_id: Key[str]`")
         for name in marked:
             for hint in members(self.hints[name]):
-                if not (isinstance(hint, type) and issubclass(hint, str | int | UUID | NoneType)) or hint is bool:
+                if not _is_key(hint):
                     msg = f"{self.cls.__qualname__}.{name} is a Key of {getattr(hint, '__name__', hint)}"
                     raise BadDeclaration(msg, "a key is text, a whole number or a UUID: Key[str], Key[int], Key[UUID]")
         return marked[0] if marked else None
@@ -146,13 +146,13 @@ def check_key(value: object, owner: str) -> str:
     """A key as text, when it can be stored and sent everywhere.
 
     Args:
-        value: Text, a whole number, a UUID, or a member of an enumeration of texts.
+        value: Text, a whole number or a UUID.
         owner: Whose key it is, for the message.
 
     Raises:
         BadArgument: It is empty, longer than 512 bytes of UTF-8, or holds NUL or a lone surrogate.
     """
-    key = value if type(value) is str else str(value.value if isinstance(value, Enum) else value)
+    key = value if type(value) is str else str(value)
     try:
         size = len(key.encode())
     except UnicodeEncodeError:
@@ -178,6 +178,13 @@ def check_name(name: str, what: str) -> str:
         )
         raise BadDeclaration(msg, cure)
     return name
+
+
+def _is_key(hint: Any) -> bool:
+    """True for types whose `str()` is what their JSON holds."""
+    if not isinstance(hint, type) or hint is bool:
+        return False
+    return issubclass(hint, StrEnum | IntEnum if issubclass(hint, Enum) else str | int | UUID | NoneType)
 
 
 def _short(value: object) -> str:

@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 OrderId = NewType("OrderId", str)
 
 
-class Colour(str, enum.Enum):  # noqa: UP042 - its str() is not its value
+class Colour(enum.StrEnum):
+    RED = "red"
+
+
+class Qualified(str, enum.Enum):  # noqa: UP042 - its str() is not its value
     RED = "red"
 
 
@@ -135,7 +139,9 @@ def test_a_key_is_text_a_whole_number_or_a_uuid(hint: Any, value: Any, text: str
 
 
 @pytest.mark.parametrize(
-    "hint", [Key, Key[float], Key[bool], Key[bytes], Key[list[str]], Key[str | float], Key[Any]], ids=repr
+    "hint",
+    [Key, Key[float], Key[bool], Key[bytes], Key[list[str]], Key[str | float], Key[Any], Key[Qualified]],
+    ids=repr,
 )
 def test_nothing_else_is_a_key(hint: Any) -> None:
     with pytest.raises(BadDeclaration, match=r"key is a Key of .* Key\[str\], Key\[int\], Key\[UUID\]"):
