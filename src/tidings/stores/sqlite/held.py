@@ -28,6 +28,11 @@ _UPDATE = (
     "UPDATE tidings_held SET name = ?, position = ?, state = ?, attempt = ?, due = ?, envelope = ?, reason = ?, "
     "traceback = ?, history = ?, since = ?, slot = ?, key = ?, ready = ? WHERE id = ? AND name = ?1"
 )
+_ADVANCE = "UPDATE tidings_slot SET checkpoint = max(checkpoint, ?), started = max(started, ?) WHERE name = ?"
+_FORGET_MARKS = (
+    "DELETE FROM tidings_mark WHERE name = ?1 "
+    "AND position <= (SELECT min(checkpoint) FROM tidings_slot WHERE name = ?1)"
+)
 
 
 def held_of(row: tuple[Any, ...]) -> Held:
@@ -50,19 +55,21 @@ def settle(changes: Changes, op: Settle) -> Appended:
     if op.marks:
         connection.executemany("INSERT OR IGNORE INTO tidings_mark VALUES (?,?)", [(op.group, at) for at in op.marks])
     if op.checkpoint is not None or op.started is not None:
-        checkpoint, started = op.checkpoint or 0, max(op.started or 0, op.checkpoint or 0)
-        connection.executemany(
-            "UPDATE tidings_slot SET checkpoint = max(checkpoint, ?), started = max(started, ?) "
-            "WHERE name = ? AND slot = ?",
-            [(checkpoint, started, op.group, slot) for slot in op.epochs],
-        )
-        if op.checkpoint is not None:
-            connection.execute(
-                "DELETE FROM tidings_mark WHERE name = ?1 AND position <= "
-                "(SELECT min(checkpoint) FROM tidings_slot WHERE name = ?1)",
-                (op.group,),
-            )
+        _advance(changes, op, slots)
     return appended
+
+
+def _advance(changes: Changes, op: Settle, slots: int) -> None:
+    """Move checkpoints and starts forward."""
+    connection = changes.connection
+    checkpoint = op.checkpoint or 0
+    values = (checkpoint, max(op.started or 0, checkpoint), op.group)
+    if len(op.epochs) == slots:  # the whole group, as a lone worker settles it
+        connection.execute(_ADVANCE, values)
+    else:
+        connection.executemany(f"{_ADVANCE} AND slot = ?", [(*values, slot) for slot in op.epochs])
+    if checkpoint:
+        connection.execute(_FORGET_MARKS, (op.group,))
 
 
 def _check_epochs(changes: Changes, op: Settle) -> int:
