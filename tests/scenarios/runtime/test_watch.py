@@ -1,4 +1,4 @@
-"""What the runtime warns of: a blocked loop, a clock that jumps back, a name that looks misspelt, a value nobody wants."""
+"""What the runtime warns of: a blocked loop, a clock that jumps back, a misspelt name, a value nobody wants."""
 
 from __future__ import annotations
 
