@@ -10,7 +10,8 @@ from typing import Any, Literal
 import msgspec
 
 from tidings.core.envelope import Envelope
-from tidings.core.ports import Held, Store
+from tidings.core.operations import Held
+from tidings.core.ports import Store
 from tidings.testing.history import Record
 
 

@@ -14,7 +14,7 @@ from typing import Any, Generic, NoReturn, TypeVar, overload
 from tidings.core.codec import Codec
 from tidings.core.envelope import Envelope, slot_of
 from tidings.core.message import Gone, MessageType, message_type
-from tidings.core.ports import ANY
+from tidings.core.operations import ANY
 from tidings.core.subscription import Subscription
 from tidings.core.transaction import Readable
 from tidings.errors import BadArgument, NotAMessage, UsageError

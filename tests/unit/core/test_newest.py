@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tidings.core.envelope import Envelope
 from tidings.core.newest import newest_only
-from tidings.core.ports import Delivery
+from tidings.core.operations import Delivery
 
 
 def delivery(position: int, key: str | None, type: str = "PricePosted", source: str = "shop") -> Delivery:

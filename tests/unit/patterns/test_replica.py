@@ -21,7 +21,7 @@ import pytest
 from tidings.core.codec import Codec
 from tidings.core.envelope import Envelope
 from tidings.core.message import Gone, Key, event, message_type, state
-from tidings.core.ports import CurrentState
+from tidings.core.operations import CurrentState
 from tidings.errors import BadDeclaration, NotAMessage, Unreadable
 from tidings.patterns.replica import Replica
 from tidings.testing.given import TableTransaction, given
