@@ -179,7 +179,7 @@ def check_together(subscriptions: Sequence[Subscription]) -> None:
         subscriptions: All of one app, of its own handlers and of its parts.
 
     Raises:
-        BadHandler: Names both places.
+        BadHandler: Names both places; or a handler takes two classes that read one stored name.
         BadDeclaration: Two parts create one table.
     """
     groups: dict[str, str] = {}
@@ -193,6 +193,7 @@ def check_together(subscriptions: Sequence[Subscription]) -> None:
                 cure = "subscribe it once: `on(A | B)`"
             raise BadHandler(f"two handlers share the group {subscription.group!r}: {other} and {where}", cure)
         groups[subscription.group] = where
+        _check_names(subscription)
         for kind in subscription.commands:
             if kind.name in commands:
                 msg = f"the command {kind.name} is handled twice: by {commands[kind.name]} and by {where}"
@@ -203,6 +204,17 @@ def check_together(subscriptions: Sequence[Subscription]) -> None:
                 msg = f"two parts create the table {table}: {tables[table.lower()]} and {where}"
                 raise BadDeclaration(msg, 'rename one of the tables; a replica takes `table="..."`')
             tables[table.lower()] = where
+
+
+def _check_names(subscription: Subscription) -> None:
+    """Refuse two classes that read messages stored under one name: nobody could say which one it is."""
+    known: dict[str, MessageType] = {}
+    for kind in subscription.types:
+        for name in (kind.name, *kind.was):
+            other = known.setdefault(name, kind)
+            if other is not kind:
+                msg = f"{subscription.where} takes both {other.cls.__qualname__} and {kind.cls.__qualname__}"
+                raise BadHandler(f"{msg}, which read the same stored name {name!r}", "drop one of them, or its `was=`")
 
 
 def _option(value: T | None, cls: type[T], name: str, where: str) -> T:
