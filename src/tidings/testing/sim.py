@@ -15,6 +15,7 @@ import heapq
 import itertools
 import random
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
@@ -259,7 +260,8 @@ def _bury(loop: SimLoop) -> None:
     """Let go of tasks that never ended. Python runs their `finally` blocks now, when nothing can come of it."""
     hook = sys.unraisablehook
     sys.unraisablehook = lambda _: None
-    try:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         for task in asyncio.all_tasks(loop):
             task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001
             with suppress(BaseException):
@@ -267,5 +269,4 @@ def _bury(loop: SimLoop) -> None:
         loop._ready.clear()  # type: ignore[attr-defined]  # noqa: SLF001
         loop._scheduled.clear()  # type: ignore[attr-defined]  # noqa: SLF001
         gc.collect()
-    finally:
-        sys.unraisablehook = hook
+    sys.unraisablehook = hook
