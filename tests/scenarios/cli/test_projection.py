@@ -1,9 +1,10 @@
 """`tidings projection`: seeing read models, and making one anew."""
 
+import signal
 import sqlite3
 from pathlib import Path
 
-from tests.scenarios.cli.conftest import place
+from tests.scenarios.cli.conftest import place, python
 from tests.scenarios.cli.terminal import on_terminal, started, tidings
 
 
@@ -77,3 +78,24 @@ def test_a_projection_that_is_not_there_is_not_found(shop: Path) -> None:
     assert done.code == 3
     assert "its projections: revenue" in done.err
     assert tidings("projection", "rebuild", "revenue", "--yes", "--store", "sqlite:shop.db", cwd=shop).code == 2
+
+
+def test_an_interrupted_rebuild_says_so_and_can_be_repeated(shop: Path) -> None:
+    many = (
+        "import asyncio, app\n"
+        "async def main():\n"
+        "    async with app.app:\n"
+        "        for _ in range(40):\n"
+        "            await app.app.publish(*(app.OrderPlaced('k', 'x', 1) for _ in range(1000)))\n"
+        "asyncio.run(main())"
+    )
+    python(many, cwd=shop)
+    with started("projection", "rebuild", "revenue", "--yes", cwd=shop) as rebuild:
+        rebuild.until(lambda: "will be dropped" in rebuild.log)
+        rebuild.until(lambda: "x" in revenue(shop) or "rebuild 10 %" in rebuild.log)
+        rebuild.send(signal.SIGINT)
+        assert rebuild.ended() == 130
+    assert "revenue is incomplete; run it again" in rebuild.log
+    assert "Traceback" not in rebuild.log
+    assert tidings("projection", "rebuild", "revenue", "--yes", cwd=shop).code == 0
+    assert revenue(shop)["x"] == 40_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 from tidings.errors import NotFound
@@ -24,7 +25,6 @@ COLUMNS = {
     "name": "projection",
     "app": "app",
     "tables": "tables",
-    "checkpoint": "checkpoint",
     "lag": "lag",
     "oldest_seconds": "oldest s",
     "dead": "dead",
@@ -73,14 +73,17 @@ def rebuild(*, target: Target, output: Output, yes: bool, dry_run: bool, name: s
         raise NotFound(msg, f"its projections: {', '.join(names) or 'none'}; a new one starts by itself")
     row = found[0]
     total = target.on_store(_head)
-    announce(
-        [f"  {group}: tables {', '.join(row['tables'])} are dropped and filled again from {plural(total, 'event')}"]
-    )
+    tables = ", ".join(row["tables"])
+    announce([f"  {group}: {tables} will be dropped and filled again from {plural(total, 'event')}"])
     done = 0
     if not dry_run:
         confirm(f"rebuild {name}?", yes=yes)
         with Progress("rebuild", total, "event") as progress:
-            asyncio.run(app.rebuild(row["name"], progress.update))
+            try:
+                asyncio.run(app.rebuild(row["name"], progress.update))
+            except BaseException:
+                print(f"{name} is incomplete; run it again, or let a worker go on with it", file=sys.stderr)
+                raise
             done = progress.done
     data = {"projection": row["name"], "events": total, "replayed": done, "dry_run": dry_run}
     said = (

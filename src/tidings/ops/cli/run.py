@@ -89,6 +89,9 @@ class Run:
         await asyncio.wait([draining, aborted], return_when=asyncio.FIRST_COMPLETED)
         aborted.cancel()
         if draining.done():
+            if error := draining.exception():  # what went wrong first is on its way already, or this is it
+                log.error("the drain failed: %s", error)
+                return 1
             cut, how = draining.result(), f"after {self._drain:g} s"
         else:
             draining.cancel()
