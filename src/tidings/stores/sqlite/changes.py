@@ -14,6 +14,8 @@ UPSERT_STATE = (
     "INSERT INTO tidings_state VALUES (?,?,?,?,?,?) ON CONFLICT (type, key) DO UPDATE SET "
     "version = excluded.version, position = excluded.position, time = excluded.time, data = excluded.data"
 )
+_NEVER = 2**62
+"""A position that no log reaches."""
 
 
 class Changes:
@@ -34,7 +36,19 @@ class Changes:
         grew: True when waiting readers have a reason to look.
     """
 
-    __slots__ = ("_floor", "_head", "careful", "connection", "grew", "now", "presence", "rows", "states", "versions")
+    __slots__ = (
+        "_floor",
+        "_head",
+        "_written",
+        "careful",
+        "connection",
+        "grew",
+        "now",
+        "presence",
+        "rows",
+        "states",
+        "versions",
+    )
 
     def __init__(self, connection: sqlite3.Connection, now: Callable[[], float], presence: Presence) -> None:
         """Args: connection: where. now: the lease clock. presence: who lives."""
@@ -47,7 +61,7 @@ class Changes:
         self.versions: dict[str, int] = {}
         self.grew = False
         self._head: int | None = None
-        self._floor = 0
+        self._floor = self._written = 0
 
     def forget(self) -> None:
         """Start anew: a transaction begins, or something was undone."""
@@ -58,7 +72,18 @@ class Changes:
 
     def committed(self) -> None:
         """Remember how far the log goes now; it never ends before that again."""
-        self._floor = max(self._floor, self._head or 0)
+        if self._head is not None and self._head > self._floor:
+            self._floor = self._head
+
+    def appended(self, position: int) -> None:
+        """Note a row that was appended and committed by itself.
+
+        Raises:
+            StoreGone: It stands where another one was written before.
+        """
+        if position <= self._floor:
+            raise self._older(position - 1)
+        self._floor = position
 
     @property
     def head(self) -> int:
@@ -67,12 +92,7 @@ class Changes:
             row = self.connection.execute("SELECT max(position) FROM tidings_log").fetchone()
             self._head = row[0] or 0
             if self._head < self._floor:
-                raise StoreGone(
-                    f"the log ends at position {self._head:,}, but position {self._floor:,} was written to it",
-                    "an older copy took the file's place: stop every process that uses it, restore it, and start again",
-                    head=self._head,
-                    written=self._floor,
-                )
+                raise self._older(self._head)
         return self._head
 
     @head.setter
@@ -92,3 +112,14 @@ class Changes:
         if self.states:
             self.connection.executemany(UPSERT_STATE, self.states.values())
             self.states.clear()
+
+    def _older(self, head: int) -> StoreGone:
+        """What to raise from now on: an older copy of the file is in its place."""
+        if self._floor != _NEVER:
+            self._written, self._floor = self._floor, _NEVER
+        return StoreGone(
+            f"the log ended at position {head:,}, but position {self._written:,} was written to it",
+            "an older copy took the file's place: stop every process that uses it, restore it, and start again",
+            head=head,
+            written=self._written,
+        )

@@ -6,20 +6,19 @@ Everything here happens on one thread at a time (the writer sees to that) and in
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tidings.core.operations import Op
+from tidings.core.operations import Appended, Op
 from tidings.errors import OutcomeUnknown, StoreGone, TidingsError
+from tidings.stores.sqlite import log
 from tidings.stores.sqlite.apply import APPLY, apply_alone, is_durable, is_risky
 from tidings.stores.sqlite.changes import Changes
 from tidings.stores.sqlite.connection import connect, leak, prepare
 from tidings.stores.sqlite.failures import code_of, explain, is_the_store_s
-from tidings.stores.sqlite.files import NoPresence, Turnstile
+from tidings.stores.sqlite.files import NoPresence, Originals, Turnstile
 
 Outcome = tuple[Any, BaseException | None]
 
@@ -28,8 +27,9 @@ PASSIVE_AFTER = 4 << 20
 TRUNCATE_AFTER = 64 << 20
 """Bytes of WAL after which a checkpoint waits a little for readers, to start the file anew."""
 _PAGE = 4096
+_COMMIT, _CHANGE = 9_000, 900
+"""Bytes of WAL that a commit, and each row in it, are estimated to take."""
 _CAREFUL_BATCHES = 64
-_LOOK_EVERY = 0.2
 
 
 class Committer:
@@ -39,7 +39,6 @@ class Committer:
         """Open it, creating the store where there is none."""
         self.path = path
         self._file = str(path)
-        self._wal = f"{path}-wal"
         self._turnstile = turnstile
         self._is_gone = False
         self._volatile = volatile
@@ -55,14 +54,16 @@ class Committer:
         self._careful = 0
         self._since_checkpoint = 0
         self._changed_before = 0
-        self._looked = 0.0
-        self._identity = self._look(self._file)
-        self._wal_identity = self._look(self._wal)
+        self._originals = Originals(self._file)
 
     # ---- commits -----------------------------------------------------------------------------------------------------
 
     def commit_all(self, ops: Sequence[Op]) -> tuple[list[Outcome], bool]:
         """Apply operations in order in one commit. Returns (result, error) of each, and whether readers should look."""
+        if len(ops) == 1 and not self._careful and (row := log.lone_row(ops[0])):
+            outcome = self._append_alone(row)
+            if outcome is not None:
+                return [outcome], outcome[1] is None
         durable = self._volatile or any(map(is_durable, ops))
         try:
             self._turnstile.enter()
@@ -75,6 +76,34 @@ class Committer:
         except Exception as error:  # noqa: BLE001 - given to each caller
             return [(None, explain(error, self._file)) for _ in ops], False
         return outcomes, self.changes.grew
+
+    def _append_alone(self, row: tuple[Any, ...]) -> Outcome | None:
+        """Append one envelope in the shortest way there is: one statement, which SQLite commits by itself.
+
+        Returns:
+            The outcome; None when it takes a closer look, and nothing was written.
+        """
+        try:
+            self._turnstile.enter()
+            try:
+                self._check_files()
+                self._flush_at_commit(durable=True)
+                position = self.connection.execute(log.INSERT_ALONE, row).lastrowid or 0
+            except sqlite3.Error as error:
+                if code_of(error) == sqlite3.SQLITE_IOERR:
+                    raise self._unknown(error) from error
+                if is_the_store_s(error):
+                    raise
+                return None  # the id is known, most likely
+            finally:
+                self._turnstile.leave()
+            self.changes.appended(position)
+        except (UnicodeError, OverflowError):
+            return None
+        except Exception as error:  # noqa: BLE001 - given to the caller
+            return None, explain(error, self._file)
+        self._since_checkpoint += _COMMIT + _CHANGE
+        return Appended((position,)), None
 
     def begin(self) -> None:
         """Open a transaction for somebody else; `finish` ends it.
@@ -131,15 +160,19 @@ class Committer:
     def _begin(self, *, durable: bool) -> None:
         """Begin, inside the turnstile."""
         self._check_files()
+        self._flush_at_commit(durable=durable)
         connection = self.connection
-        if durable is not self._durable and not self._volatile:
-            connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            self._durable = durable
         connection.execute("BEGIN IMMEDIATE")
         self._changed_before = connection.total_changes
         changes = self.changes
         changes.forget()
         changes.grew = changes.careful = False
+
+    def _flush_at_commit(self, *, durable: bool) -> None:
+        """Choose whether the next commit waits for the disk."""
+        if durable is not self._durable and not self._volatile:
+            self.connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._durable = durable
 
     def _leave(self) -> None:
         """Undo what was not committed, and let the next process in."""
@@ -160,14 +193,18 @@ class Committer:
         except sqlite3.OperationalError as error:
             if code_of(error) != sqlite3.SQLITE_IOERR:
                 raise
-            self._reopen()
-            raise OutcomeUnknown(
-                f"{self._file}: the disk failed during a commit: {error}",
-                "check the disk; sending the same id again is safe",
-                path=self._file,
-            ) from error
-        self._since_checkpoint += 3 * _PAGE + 700 * (connection.total_changes - self._changed_before)
+            raise self._unknown(error) from error
+        self._since_checkpoint += _COMMIT + _CHANGE * (connection.total_changes - self._changed_before)
         changes.committed()
+
+    def _unknown(self, error: sqlite3.Error) -> OutcomeUnknown:
+        """What to raise when the disk failed between the first and the last byte of a commit."""
+        self._reopen()
+        return OutcomeUnknown(
+            f"{self._file}: the disk failed during a commit: {error}",
+            "check the disk; sending the same id again is safe",
+            path=self._file,
+        )
 
     def explained(self, error: sqlite3.OperationalError) -> Exception:
         """The error a handler should see: its own mistakes as SQLite says them, the store's troubles as ours."""
@@ -219,24 +256,10 @@ class Committer:
 
     # ---- the files ---------------------------------------------------------------------------------------------------
 
-    @staticmethod
-    def _look(path: str) -> tuple[int, int] | None:
-        try:
-            found = os.stat(path)  # noqa: PTH116 - on every commit
-        except OSError:
-            return None
-        return found.st_ino, found.st_dev
-
     def _check_files(self) -> None:
         """Raise StoreGone when the files are no longer those that were opened."""
-        lost = self._file if self._look(self._file) != self._identity else None
-        now = time.monotonic()
-        if now - self._looked > _LOOK_EVERY:
-            self._looked = now
-            if self._look(self._wal) != self._wal_identity:
-                lost = lost or self._wal
+        lost = self._originals.lost()
         if lost:
-            self._looked = 0.0
             self._is_gone = True
             raise StoreGone(
                 f"{lost} was deleted, renamed or replaced while it was open; nothing more is written",
@@ -253,7 +276,7 @@ class Committer:
         self.changes.forget()
         self._durable = True
         self._changed_before = 0
-        self._wal_identity = self._look(self._wal)
+        self._originals = Originals(self._file)
 
     @property
     def checkpoint_is_due(self) -> bool:

@@ -26,6 +26,18 @@ _STORED = "SELECT position, version, type, key, data FROM tidings_log WHERE id =
 _WAITING = "SELECT envelope FROM tidings_timer WHERE id = ? AND source = ?"
 
 
+INSERT_ALONE = "INSERT INTO tidings_log VALUES (NULL,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+
+
+def lone_row(op: object) -> tuple[Any, ...] | None:
+    """Values for INSERT_ALONE when an operation is no more than one event without a stream, now; else None."""
+    if type(op) is Append and len(op.envelopes) == 1 and op.due is None and op.expected == ANY:
+        envelope = op.envelopes[0]
+        if envelope.stream is None:
+            return astuple(envelope)[1:]
+    return None
+
+
 def append(changes: Changes, op: Append) -> Appended:
     """Append envelopes now, or keep them until they are due."""
     envelopes = op.envelopes
