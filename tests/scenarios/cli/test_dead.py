@@ -25,8 +25,8 @@ async def main():
         lease = await app.store.write(Claim("shop.send_receipt", "me", 16))
         epochs = {slot: each.epoch for slot, each in lease.items()}
         for start in range(0, int(sys.argv[1]), 1000):
-            keys = [f"k{start + number}" for number in range(1000)]
-            dead = [(0, "shop.send_receipt", 1, "dead", 2, 0, replace(envelope, key=key)) for key in keys]
+            some = [replace(envelope, key=f"k{number}", position=number) for number in range(start + 1, start + 1001)]
+            dead = [(0, "shop.send_receipt", each.position, "dead", 2, 0, each) for each in some]
             hold = [Held(*each, "ValueError: no", "", ("attempt 1",), 1) for each in dead]
             await app.store.write(Settle("shop.send_receipt", epochs, hold=hold))
 
