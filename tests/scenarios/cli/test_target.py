@@ -105,13 +105,15 @@ def a_newer_store(path: Path) -> None:
         (a_newer_store, 1, "newer tidings"),
     ],
 )
-def test_a_file_that_is_no_store_of_ours_is_told(shop: Path, make, code: int, told: str) -> None:
+def test_a_file_that_is_no_store_of_ours_is_told_and_not_touched(shop: Path, make, code: int, told: str) -> None:
     path = shop / "odd.db"
     make(path)
+    before = path.read_bytes() if path.is_file() else None
     done = tidings("status", "--store", "sqlite:odd.db", cwd=shop)
     assert done.code == code
     assert told in done.err
     assert len(done.err.splitlines()) == 3
+    assert before is None or path.read_bytes() == before
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to root")
