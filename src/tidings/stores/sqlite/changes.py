@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tidings.errors import StoreGone
-from tidings.stores.sqlite.files import Presence
+from tidings.stores.sqlite.presence import Presence
 
 INSERT_LOG = "INSERT INTO tidings_log VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 UPSERT_STATE = (

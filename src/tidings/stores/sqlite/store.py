@@ -25,9 +25,10 @@ from tidings.stores.sqlite.committer import Committer
 from tidings.stores.sqlite.connection import check_place, connect
 from tidings.stores.sqlite.doorbell import Doorbell
 from tidings.stores.sqlite.failures import explain
-from tidings.stores.sqlite.files import NoPresence, OpenTurnstile, Presence, Turnstile
+from tidings.stores.sqlite.presence import NoPresence, Presence
 from tidings.stores.sqlite.solo import Solo
 from tidings.stores.sqlite.transaction import SqliteTransaction
+from tidings.stores.sqlite.turnstile import OpenTurnstile, Turnstile
 from tidings.stores.sqlite.waiting import Rooms
 from tidings.stores.sqlite.writer import Writer
 

@@ -144,3 +144,16 @@ class TestBells:
 
 def bells(path: Path) -> list[str]:
     return [name for name in os.listdir(f"{path}-bells") if name.startswith("bell-")]
+
+
+async def test_writers_meet_again_when_somebody_removed_the_lock_file(store: SqliteStore, path: Path) -> None:
+    other = SqliteStore(store.url)
+    await other.open()
+    path.with_name("shop.db-lock").unlink()
+    await asyncio.sleep(0.25)  # it is looked at five times a second
+    await store.write(Append([envelope()]))
+    await other.write(Append([envelope()]))
+    tx = await store.begin()
+    assert not other._turnstile.try_enter()
+    await tx.rollback()
+    await other.close()
