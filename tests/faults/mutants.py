@@ -1,5 +1,207 @@
-"""placeholder"""
+"""Planted bugs: each breaks one promise, as an implementation might. They exist to see that the proof finds them.
+
+A mutant is a function that patches the product in the process that calls it, which is always a forked child or a
+simulation; nothing in the product knows of them. The numbers are those of docs/guarantees.md.
+"""
+
+import asyncio
+import weakref
+from collections.abc import Callable
+
+import msgspec
+
+from tidings.core.operations import Delivery
+from tidings.errors import StoreUnavailable, Unreadable
+from tidings.runtime import lane, pump
+from tidings.runtime.batch import Batch
+from tidings.runtime.dispatch import UNSEEN, Dispatch
+from tidings.runtime.pump import Pump
+from tidings.runtime.settlement import Ended
+from tidings.stores.sqlite import held
+from tidings.stores.sqlite.committer import Committer
+
+MUTANTS: dict[str, tuple[Callable[[], None], str]] = {}
+"""Name -> (what plants it, what it is)."""
 
 
-def M2():
-    pass
+def planted(name: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """Register a planted bug."""
+
+    def register(plant: Callable[[], None]) -> Callable[[], None]:
+        MUTANTS[name] = (plant, plant.__doc__ or "")
+        return plant
+
+    return register
+
+
+@planted("M1")
+def acknowledge_first() -> None:
+    """A delivery is acknowledged before its handler runs."""
+    call = lane._call
+
+    async def too_early(pump, delivery, tx):
+        if tx is None:
+            pump.ended.append(Ended(delivery))
+            await pump.flush()
+        return await call(pump, delivery, tx)
+
+    lane._call = too_early
+
+
+@planted("M2")
+def do_not_flush() -> None:
+    """Commits are not flushed to the disk (synchronous=NORMAL)."""
+    flush = Committer._flush_at_commit
+    Committer._flush_at_commit = lambda self, *, durable: flush(self, durable=False)
+
+
+@planted("M7")
+def trust_old_owners() -> None:
+    """The epoch of a lease is not looked at."""
+
+    def unchecked(changes, op):
+        return changes.connection.execute("SELECT count(*) FROM tidings_slot WHERE name = ?", (op.group,)).fetchone()[0]
+
+    held._check_epochs = unchecked
+
+
+@planted("M8")
+def acknowledge_the_cancelled() -> None:
+    """A handler that was cancelled counts as done."""
+    call = lane._call
+
+    async def swallowing(pump, delivery, tx):
+        try:
+            return await call(pump, delivery, tx)
+        except asyncio.CancelledError:
+            return None
+
+    lane._call = swallowing
+
+
+@planted("M9")
+def acknowledge_apart() -> None:
+    """The acknowledgement is committed after the effects, in a transaction of its own."""
+    commit = Batch._commit
+
+    async def in_two(self, following):
+        pump = self.pump
+        if self.tx.raw is None:
+            await commit(self, following)
+            return
+        ended, parked, ops = pump.settlements(following)
+        await self.tx.finish()
+        for feed, op in ops:
+            await pump._commit(feed, op)
+        pump.settled(ended, parked)
+
+    Batch._commit = in_two
+
+
+@planted("M10")
+def bury_late() -> None:
+    """A delivery that gave up is acknowledged first, and becomes a dead letter in a second commit."""
+    commit = Batch._commit
+
+    def halves(op):
+        late = [row for row in op.hold if row.state == "dead"]
+        gone = [row.id for row in late if row.id]
+        replace = msgspec.structs.replace
+        first = replace(op, hold=[row for row in op.hold if row.state != "dead"], done=[*op.done, *gone])
+        return first, msgspec.structs.replace(op, checkpoint=None, started=None, hold=[replace(r, id=0) for r in late],
+                                              done=(), marks=(), append=(), later=())  # fmt: skip
+
+    async def later(pump, ops):
+        for feed, op in ops:
+            if any(row.state == "dead" for row in op.hold):
+                await pump._commit(feed, halves(op)[1])
+
+    async def batch(self, following):
+        pump, raw = self.pump, self.tx.raw
+        if raw is None:
+            await commit(self, following)
+            return
+        ended, parked, ops = pump.settlements(following)
+        for _, op in ops:
+            await raw.apply(halves(op)[0])
+        await self.tx.finish()
+        await later(pump, ops)
+        pump.settled(ended, parked)
+
+    async def flush(self, starting=()):
+        ended, parked, ops = self.settlements(starting)
+        for feed, op in ops:
+            await self._commit(feed, halves(op)[0])
+        await later(self, ops)
+        self.settled(ended, parked)
+
+    Batch._commit = batch
+    Pump.flush = flush
+
+
+@planted("M12")
+def checkpoint_first() -> None:
+    """A projection's checkpoint is committed before its table is."""
+    settlements = pump.settlements
+
+    def ahead(consumer, *arguments, **options):
+        ops = settlements(consumer, *arguments, **options)
+        if consumer.group != "shop.totals":
+            return ops
+        return [(feed, msgspec.structs.replace(op, checkpoint=op.started or op.checkpoint)) for feed, op in ops]
+
+    pump.settlements = ahead
+
+
+@planted("M13")
+def remember_retries() -> None:
+    """A retry is acknowledged, and kept in memory until its time has come."""
+    failed = Pump.failed
+
+    def in_memory(self, delivery, error):
+        failed(self, delivery, error)
+        end = self.ended[-1]
+        if end.held is not None and end.held.state == "retry" and not self.subscription.transactional:
+            self.ended[-1] = Ended(delivery)
+            again = Delivery(delivery.envelope, delivery.attempt + 1)
+            asyncio.get_running_loop().call_later(0.05, self.hand_over, [again])
+
+    Pump.failed = in_memory
+
+
+@planted("M19")
+def drop_the_unreadable() -> None:
+    """What cannot be decoded is acknowledged."""
+    read = Dispatch.read
+
+    def forgiving(self, envelope):
+        try:
+            return read(self, envelope)
+        except Unreadable:
+            return UNSEEN
+
+    Dispatch.read = forgiving
+
+
+@planted("M24")
+def forget_tasks() -> None:
+    """Nobody holds on to the tasks that run handlers; the loop itself keeps weak references only."""
+    init = Pump.__init__
+
+    def weak(self, *arguments):
+        init(self, *arguments)
+        self.tasks = weakref.WeakSet()
+
+    Pump.__init__ = weak
+
+
+@planted("M25")
+def call_it_a_failure() -> None:
+    """A commit whose outcome is unknown is told as a failure."""
+    unknown = Committer._unknown
+
+    def certain(self, error):
+        unknown(self, error)
+        return StoreUnavailable("the commit took too long", "it was not done")
+
+    Committer._unknown = certain

@@ -5,6 +5,7 @@ what was flushed, and of what was written since then anything: nothing, all, a b
 write perhaps only some sectors. Each such state is built and opened with stock sqlite3.
 """
 
+import asyncio
 import random
 import re
 import shutil
@@ -15,6 +16,8 @@ from pathlib import Path
 
 import msgspec
 
+from tests.faults.workload import Publisher
+from tidings.testing.faults import Tracing
 from tidings.testing.history import Record
 
 CALLS = "write,pwrite64,ftruncate,fdatasync,fsync,unlink"
@@ -212,3 +215,28 @@ def _records(data: bytes) -> Iterator[Record]:
     for line in data.split(b"\n"):
         if line:
             yield msgspec.json.decode(line, type=Record)
+
+
+def recorded(scene, states, rounds=60):
+    """Record everything that one process with three publishers and a worker writes; returns where."""
+    scene.prepare()
+    before = scene.folder / "before"
+    before.mkdir()
+    for path in scene.folder.glob("shop.db*"):
+        if path.is_file():
+            shutil.copy(path, before)
+
+    async def main():
+        shop = scene.shop()
+        async with shop.app as app:
+            running = asyncio.ensure_future(app.run())
+            publishers = [Publisher(shop, f"p{number}", random.Random(number)) for number in range(3)]
+            await asyncio.gather(*(publisher.run(rounds // 3) for publisher in publishers))
+            app.stop()
+            await running
+
+    trace = scene.folder / "trace"
+    child = scene.traced(lambda: asyncio.run(main()), lambda pid: Tracing.recording(pid, CALLS, trace))
+    assert child.wait() == 0, scene.log()
+    scene.tracings.pop().end()
+    return survey(trace, before, scene.folder / "history.jsonl", states)

@@ -10,10 +10,10 @@ import pytest
 KILLS = int(os.environ.get("TIDINGS_KILLS", "600"))
 
 
-def campaign(scene, kills, seed=1):
+def campaign(scene, kills, seed=1, *, publisher=None, worker=None):
     """Two publishers and two workers on one file; each is killed 3 to 23 ms after it is at work, and started again."""
     chance = random.Random(seed)
-    starts = {"publisher": scene.publisher, "worker": scene.worker}
+    starts = {"publisher": publisher or scene.publisher, "worker": worker or scene.worker}
     selector = selectors.DefaultSelector()
     doomed = {}
     scene.prepare()

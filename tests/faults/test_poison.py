@@ -4,7 +4,9 @@ import asyncio
 
 import pytest
 
-from tests.faults.workload import Noticed, Placed, body_digest
+from tests.faults.workload import Noticed, Placed, body_digest, digest_of
+from tidings.core.envelope import Envelope
+from tidings.core.operations import Append
 
 MOST_CRASHES = 12
 
@@ -43,3 +45,29 @@ def test_a_message_that_kills_the_process_becomes_a_dead_letter(scene, kind, wis
     assert "stopped" in dead[0].reason
     assert deaths >= 2
     scene.report().require("G1", "G5", "G9", "G20")
+
+
+def publish_unreadable(scene):
+    """Publish what no handler can read, between two messages of the same key that can be."""
+
+    async def main():
+        shop = scene.shop()
+        async with shop.app as app:
+            for number, data in enumerate(
+                (b'{"key":"k1","producer":"p","pseq":1}', b'{"key":"k1","pro', b"\xff\xfe"), 1
+            ):
+                envelope = Envelope(0, f"u{number}", "shop", "Placed", 1, "orders", f"k{number}", number, None, None, 0,
+                                    None, None, None, None, data)  # fmt: skip
+                facts = {"key": envelope.key, "digest": digest_of(envelope)}
+                shop.note("publish", "invoke", id=envelope.id, reason="unreadable" if number > 1 else None, **facts)
+                appended = await app.store.write(Append([envelope]))
+                shop.note("publish", "ok", id=envelope.id, pos=appended.position)
+
+    assert scene.child(lambda _: asyncio.run(main())).wait() == 0, scene.log()
+
+
+def test_what_cannot_be_read_becomes_a_dead_letter_with_its_bytes(scene):
+    scene.prepare()
+    publish_unreadable(scene)
+    assert scene.finish().wait() == 0, scene.log()
+    scene.report().require("G1", "G3", "G5", "G20", "G21")

@@ -206,6 +206,7 @@ class Publisher:
         self.pseq: dict[str, int] = {}
         self.serial = 0
         self.wishes = ["", *[""] * 30, "sometimes", "dead"]
+        self.ways = ["publish", "publish", "notice", "transact", "execute"]
         self.patient = False
         self.padding = ""
 
@@ -222,8 +223,7 @@ class Publisher:
 
     async def one(self) -> None:
         """Publish something."""
-        ways = [self.publish, self.publish, self.notice, self.transact, self.execute]
-        await self.random.choice(ways)()
+        await getattr(self, self.random.choice(self.ways))()
 
     def placed(self, txn: str | None = None) -> Placed:
         key = self.random.choice(KEYS)
@@ -345,7 +345,10 @@ def fold(log: list[Envelope]) -> dict[str, tuple[int, int]]:
     for envelope in log:
         if envelope.type in {"Placed", "Added"}:
             n, amount = totals.get(envelope.key, (0, 0))
-            added = msgspec.json.decode(envelope.data).get("amount", 0)
+            try:
+                added = msgspec.json.decode(envelope.data).get("amount", 0)
+            except msgspec.DecodeError:  # a dead letter
+                continue
             totals[envelope.key] = (n + 1, amount + added)
     return totals
 

@@ -175,11 +175,11 @@ def _dead(evidence: Evidence, verdicts: Verdicts, group: Group) -> None:
     for id_ in unreadable & evidence.by_id.keys():
         if evidence.by_id[id_][0].type in group.types:
             verdicts["G21"].expect(id_ in held, f"{group.name}: {id_} cannot be read, and was dropped")
-    failed = Counter(r.id for r in evidence.ops["deliver"] if r.group == group.name and r.ph == "fail")
+    tried = Counter(r.id for r in evidence.ops["deliver"] if r.group == group.name and r.ph == "invoke")
     done = {effect.id for effect in evidence.effects[group.name]}
-    for failing, times in failed.items():
-        if group.attempts is not None and times >= group.attempts and failing not in done:
-            verdicts["G20"].expect(failing in held, f"{group.name}: {failing} failed {times} times, no dead letter")
+    for given, times in tried.items():
+        if group.attempts is not None and times >= group.attempts and given not in done:
+            verdicts["G20"].expect(given in held, f"{group.name}: {given} was tried {times} times, no dead letter")
     for id_, item in held.items():
         if item.state == "dead":
             original = evidence.by_position.get(item.position)

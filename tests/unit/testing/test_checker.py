@@ -151,6 +151,7 @@ def test_without_tx_a_dead_letter_may_have_been_handled(run):
 def test_attempts_used_up_without_a_dead_letter_break_g20(run):
     for _ in range(3):
         run.deliver("id-3", "fail")
+        run.deliver("id-3")
     assert broken(run.check(effects=run.effects[:2])) == {"G20", "G5", "G7"}
 
 
