@@ -6,7 +6,7 @@ feed per group; slots that arrive with another checkpoint start as a feed of the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import ClassVar
 
 from tidings.core.codec import MAX_BYTES
@@ -96,32 +96,37 @@ class LogConsumer:
         """The slots whose deliveries this worker may take."""
         return [slot for slot, feed in self._feed_of.items() if not feed.closing]
 
-    def split(self, slots: Iterable[int], unfinished: Sequence[Envelope]) -> Feed:
-        """Take slots out of their feed to hand them back; `unfinished` are their taken, unfinished deliveries."""
-        leaving = Feed({}, 0)
-        leaving.closing = True
-        cursor = 0
+    def split(self, slots: Iterable[int], unfinished: Sequence[Envelope]) -> None:
+        """Take slots out of their feeds to hand them back; `unfinished` are their taken, unfinished deliveries."""
         chosen = set(slots)
-        own = sorted(envelope.position for envelope in unfinished if self.slot_of(envelope) in chosen)
-        for slot in chosen:
-            feed = self._feed_of[slot]
-            leaving.slots[slot] = feed.slots.pop(slot)
-            self._feed_of[slot] = leaving
-            cursor = max(cursor, feed.cursor)
-            for position in own:
-                feed.watermark.finished(position)  # those that stay do not wait for those that leave
-        leaving.cursor = cursor
-        leaving.watermark = Watermark(own[0] - 1 if own else cursor)
-        for position in own:
-            leaving.watermark.took(position)
-        leaving.watermark.advance_to(cursor)
-        leaving.flushed = 0
+        for feed in list(self.feeds):
+            leaving = {slot: epoch for slot, epoch in feed.slots.items() if slot in chosen}
+            if leaving:
+                self._part(feed, leaving, unfinished)
         self.feeds = [feed for feed in self.feeds if feed.slots]
-        self.feeds.append(leaving)
-        return leaving
 
-    async def claim(self, want: int) -> set[int]:
+    def _part(self, feed: Feed, slots: dict[int, int], unfinished: Sequence[Envelope]) -> None:
+        """Make a closing feed of some slots of a feed; neither waits for what is unfinished in the other."""
+        own = sorted(envelope.position for envelope in unfinished if self.slot_of(envelope) in slots)
+        parting = Feed(slots, feed.cursor)
+        parting.closing = True
+        parting.flushed = 0
+        parting.watermark = Watermark(own[0] - 1 if own else feed.cursor)
+        for position in own:
+            parting.watermark.took(position)
+            feed.watermark.finished(position)
+        parting.watermark.advance_to(feed.cursor)
+        for slot in slots:
+            del feed.slots[slot]
+            self._feed_of[slot] = parting
+        self.feeds.append(parting)
+
+    async def claim(self, want: int, busy: Collection[int] = ()) -> set[int]:
         """Renew the leases, take free slots up to `want`, hand back closing feeds that are settled.
+
+        Args:
+            want: Slots to hold at most.
+            busy: Slots with a held delivery in memory: they are not handed back yet.
 
         Returns:
             The slots that were lost to another worker: their deliveries must be forgotten.
@@ -131,6 +136,7 @@ class LogConsumer:
             for feed in self.feeds
             if feed.closing and feed.idle and feed.flushed >= feed.watermark.position
             for slot in feed.slots
+            if slot not in busy
         ]
         held: Mapping[int, Lease] = await self.store.write(
             Claim(self.group, self.member, max(want, len(self._feed_of) - len(give)), give, self._lease)
@@ -194,46 +200,49 @@ class LogConsumer:
 
     async def fetch(self, limit: int) -> list[Envelope]:
         """Up to about `limit` events that no one took yet, in the order of the log within each key."""
-        head = await self.store.head()
         found: list[Envelope] = []
-        for feed in self.feeds:
-            if feed.closing or feed.cursor >= head or len(found) >= limit:
+        feeds = [feed for feed in self.feeds if not feed.closing]
+        if not feeds:
+            return found
+        head = await self.store.head()
+        feeds.sort(key=lambda feed: feed.cursor)  # the hindmost first, but only until it has caught up with the next
+        for feed, ahead in zip(feeds, [*feeds[1:], None], strict=True):
+            room = limit - len(found)
+            if feed.cursor >= head or room <= 0:
                 continue
             until = min(head, feed.cursor + SCAN)
-            room = limit - len(found)
+            if ahead is not None and ahead.cursor > feed.cursor:
+                until = min(until, ahead.cursor)
             rows = await self._read(feed.cursor, until, room, feed.slots)
             cursor = rows[-1].position if len(rows) >= room else until
             watermark = feed.watermark
             for row in rows:
-                if row.position in self._skip:
-                    self._skip.discard(row.position)
-                    continue
-                watermark.took(row.position)
-                found.append(row)
+                if row.position not in self._skip:
+                    watermark.took(row.position)
+                    found.append(row)
             feed.cursor = cursor
             watermark.advance_to(cursor)
-        if len(self.feeds) > 1:
+        if len(feeds) > 1:
             self._merge()
+        if self._skip:
+            passed = min(feed.cursor for feed in feeds)
+            self._skip = {position for position in self._skip if position > passed}
         return found
 
     def _merge(self) -> None:
-        """Let a feed that caught up with another join it."""
+        """Let feeds that are at the same place go on as one."""
         kept: list[Feed] = []
-        for feed in sorted(self.feeds, key=lambda feed: feed.idle):
+        for feed in self.feeds:
             twin = next((other for other in kept if other.cursor == feed.cursor and not other.closing), None)
-            if twin is None or feed.closing or not feed.idle:
+            if twin is None or feed.closing:
                 kept.append(feed)
                 continue
             twin.slots.update(feed.slots)
+            twin.watermark.join(feed.watermark)
             twin.flushed = min(twin.flushed, feed.flushed)
             for slot in feed.slots:
                 self._feed_of[slot] = twin
         self.feeds = kept
-
-    async def behind(self) -> bool:
-        """True while events remain that no one took."""
-        head = await self.store.head()
-        return any(feed.cursor < head for feed in self.feeds if not feed.closing)
 
 
 class EmbeddedBroker:

@@ -5,7 +5,7 @@ A store changes only through operations (see `tidings.core.operations`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, ClassVar, Protocol
 
 from tidings.core.envelope import Envelope
@@ -207,14 +207,11 @@ class Consumer(Protocol):
     async def join(self) -> int:
         """Create the group if it is new; returns the events retained before its start."""
 
-    async def claim(self, want: int) -> set[int]:
-        """Renew leases, move towards `want` slots; returns slots lost to others."""
+    async def claim(self, want: int, busy: Collection[int] = ()) -> set[int]:
+        """Renew leases, move towards `want` slots, but keep `busy` ones; returns slots lost to others."""
 
     async def fetch(self, limit: int) -> list[Envelope]:
         """Up to about `limit` events nobody took yet, ordered within each key."""
-
-    async def behind(self) -> bool:
-        """True while events remain that nobody took."""
 
     def feed_of(self, envelope: Envelope) -> Feed | None:
         """The feed a delivery belongs to now, None when its slot was lost."""
@@ -222,7 +219,7 @@ class Consumer(Protocol):
     def slot_of(self, envelope: Envelope) -> int:
         """The slot of an envelope in this group."""
 
-    def split(self, slots: Iterable[int], unfinished: Sequence[Envelope]) -> Feed:
+    def split(self, slots: Iterable[int], unfinished: Sequence[Envelope]) -> None:
         """Take slots out of their feed, to be handed back once settled."""
 
     def lose(self, feed: Feed) -> set[int]:

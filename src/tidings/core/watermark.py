@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 
 
 class Watermark:
     """Follows deliveries that are taken in order of position and finish in any order.
 
+    It remembers what is unfinished, and nothing else: one slow delivery costs no memory for all that pass it.
+
     Attributes:
-        position: Everything up to here is finished: what was taken, and what was scanned and not wanted. Never moves
-            backwards. Read it, do not set it.
+        position: Everything up to here is finished: what was taken, and what was scanned and not wanted. Only `join`
+            moves it backwards. Read it, do not set it.
     """
 
-    __slots__ = ("_finished", "_seen", "_taken", "position")
+    __slots__ = ("_seen", "_unfinished", "position")
 
     def __init__(self, start: int) -> None:
         """Args: start: position up to which everything is finished already."""
         self.position = start
         self._seen = start
-        self._taken: deque[int] = deque()  # taken, from the first unfinished one on
-        self._finished: set[int] = set()  # finished beyond the first unfinished one
+        self._unfinished: OrderedDict[int, None] = OrderedDict()  # ascending; its first key is found at once
 
     def took(self, position: int) -> None:
         """A delivery was taken.
@@ -31,30 +32,31 @@ class Watermark:
         if position <= self._seen:
             msg = f"position {position} is taken after position {self._seen}"
             raise ValueError(msg)
-        if not self._taken:
+        if not self._unfinished:
             self.position = position - 1
         self._seen = position
-        self._taken.append(position)
+        self._unfinished[position] = None
 
     def finished(self, position: int) -> None:
         """The delivery at this position ended. One that was never taken is ignored."""
-        taken, finished = self._taken, self._finished
-        if not taken or not taken[0] <= position <= self._seen:
+        unfinished = self._unfinished
+        if position not in unfinished:
             return
-        finished.add(position)
-        if position != taken[0]:
-            return
-        while taken and taken[0] in finished:
-            finished.discard(taken.popleft())
-        if taken:
-            self.position = taken[0] - 1
-        else:
+        del unfinished[position]
+        if not unfinished:
             self.position = self._seen
-            finished.clear()
+        elif position == self.position + 1:
+            self.position = next(iter(unfinished)) - 1
 
     def advance_to(self, position: int) -> None:
         """Everything up to here was scanned: what was not taken is not wanted."""
         if position > self._seen:
             self._seen = position
-            if not self._taken:
+            if not self._unfinished:
                 self.position = position
+
+    def join(self, other: Watermark) -> None:
+        """Follow from now on what another one follows, too, which has seen as much."""
+        self._seen = max(self._seen, other._seen)
+        self._unfinished = OrderedDict.fromkeys(sorted([*self._unfinished, *other._unfinished]))
+        self.position = next(iter(self._unfinished)) - 1 if self._unfinished else self._seen

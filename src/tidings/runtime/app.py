@@ -26,6 +26,7 @@ from tidings.runtime.connect import adapters, open_store, release
 from tidings.runtime.lifecycle import run
 from tidings.runtime.outgoing import Outgoing
 from tidings.runtime.quarantine import quarantined
+from tidings.runtime.transaction import OPEN
 from tidings.runtime.verbs import Verbs
 from tidings.runtime.worker import Worker
 
@@ -284,16 +285,15 @@ class App(Router):
             The transaction; it commits when the block ends and rolls back when it raises.
         """
         tx = self._here().transaction()
+        OPEN.set(tx)
         try:
             yield tx
-        except BaseException:
-            await tx.rollback()
-            raise
-        try:
             await tx.commit()
         except BaseException:
             await tx.rollback()
             raise
+        finally:
+            OPEN.set(tx.outer)
 
     async def receive(self, body: bytes, headers: Mapping[str, str] | None = None) -> int:
         """Take in a CloudEvent from outside, for instance from a webhook.

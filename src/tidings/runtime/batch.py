@@ -13,18 +13,22 @@ import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tidings.core.operations import Delivery
+from tidings.core.operations import Append, Delivery
+from tidings.core.ports import StoreTransaction
 from tidings.errors import Fenced, OutcomeUnknown, StoreError
 from tidings.runtime.dispatch import UNSEEN
+from tidings.runtime.lane import calm
 from tidings.runtime.outgoing import HANDLING
 from tidings.runtime.settlement import Ended
-from tidings.runtime.transaction import drained
+from tidings.runtime.transaction import OPEN
 
 if TYPE_CHECKING:
     from tidings.runtime.pump import Pump
 
 log = logging.getLogger("tidings")
 
+CAREFUL_BATCHES = 16
+"""Batches with savepoints after one in which a handler failed."""
 LONGEST = 0.05
 """Seconds after which a batch commits what it has, so that other writers get their turn."""
 
@@ -56,9 +60,17 @@ async def run_batch(pump: Pump, taken: Sequence[Delivery]) -> list[Delivery]:
     That is the next batch, whose start is marked in the same commit, or what is left where a handler suspended or the
     worker stops.
     """
-    batch = Batch(pump)
+    careful = pump.subscription.schema is None or pump.careful > 0
+    pump.careful = max(0, pump.careful - 1)
+    batch = Batch(pump, careful=careful)
+    ended = len(pump.ended)
     try:
         return await batch.run(taken)
+    except _HandleAgain:
+        await batch.tx.rollback()
+        del pump.ended[ended:]
+        pump.careful = CAREFUL_BATCHES
+        return await run_batch(pump, taken)
     except (Fenced, OutcomeUnknown, StoreError) as error:
         await batch.tx.rollback()
         log.warning("%s: %s", pump.group, error)
@@ -71,18 +83,28 @@ async def run_batch(pump: Pump, taken: Sequence[Delivery]) -> list[Delivery]:
         raise
 
 
-class Batch:
-    """One transaction over several deliveries."""
+class _HandleAgain(Exception):
+    """A handler failed in a batch without savepoints."""
 
-    def __init__(self, pump: Pump) -> None:
-        """Args: pump: whose deliveries it handles."""
+
+class Batch:
+    """One transaction over several deliveries.
+
+    What fills tables of its own (projections, replicas) does nothing but that, so that handling it twice shows nowhere:
+    there a batch does without savepoints, and is undone and handled again with them when one of its handlers fails.
+    """
+
+    def __init__(self, pump: Pump, *, careful: bool) -> None:
+        """Args: pump: whose deliveries it handles. careful: a savepoint for each of them."""
         self.pump = pump
+        self.careful = careful
         self.tx = pump.transaction()
-        self.detached = False
+        self.detaching = self.detached = False
 
     async def run(self, taken: Sequence[Delivery]) -> list[Delivery]:
         """See `run_batch`."""
         pump = self.pump
+        OPEN.set(self.tx)
         now = asyncio.get_running_loop().time
         until = now() + LONGEST
         for index, delivery in enumerate(taken):
@@ -100,43 +122,60 @@ class Batch:
 
     async def _handle(self, delivery: Delivery, rest: Sequence[Delivery]) -> None:
         pump, tx = self.pump, self.tx
-        envelope = delivery.envelope
         raw = tx.raw or await tx.begun()
-        await raw.savepoint()
-        tx.touched = False
-        HANDLING.set(envelope)
+        if self.careful:
+            await raw.savepoint()
+        tx.next()
+        HANDLING.set(delivery.envelope)
         try:
-            message = pump.dispatch.read(envelope)
-            if message is not UNSEEN:
-                coroutine: Any = pump.dispatch.call(message, tx, envelope)
-                try:
-                    waits_for = coroutine.send(None)
-                except StopIteration as stop:
-                    result = stop.value
-                else:
-                    pump.suspends = True
-                    if not tx.touched:
-                        await self._detach(delivery, rest, _resume(coroutine, waits_for))
-                        return
-                    result = await _resume(coroutine, waits_for)
-                if result is not None:
-                    tx.outbox.extend([pump.outgoing.envelope(out) for out in pump.dispatch.messages(result)])
-            await raw.keep()
-        except (Fenced, OutcomeUnknown, StoreError):
-            raise
+            result, calling = self._start(delivery)
+            if calling is not None:
+                pump.suspends = True
+                if not tx.touched:
+                    await self._detach(delivery, rest, calling)
+                    return
+                result = await calling
+            if result is not None:
+                tx.outbox.extend([pump.outgoing.envelope(out) for out in pump.dispatch.messages(result)])
+            if self.careful:
+                await raw.keep()
         except BaseException as error:
-            if self.detached or drained(error, tx):
+            if self.detaching or (pump.cutting and isinstance(error, asyncio.CancelledError)):
                 raise  # not acknowledged
-            tx.outbox, tx.later = [], []
-            await raw.undo()
-            pump.failed(delivery, error)
+            await self._undo(raw, delivery, error)
         else:
-            pump.ended.append(Ended(delivery, None, tx.outbox, tx.later) if tx.outbox or tx.later else Ended(delivery))
-            tx.outbox, tx.later = [], []
+            pump.ended.append(Ended(delivery, None, (), tx.later) if tx.later else Ended(delivery))
+            tx.kept()
+
+    def _start(self, delivery: Delivery) -> tuple[Any, Awaitable[Any] | None]:
+        """Run a handler until it ends or suspends; returns its result, or what is left of it."""
+        dispatch = self.pump.dispatch
+        message = dispatch.read(delivery.envelope)
+        if message is UNSEEN:
+            return None, None
+        coroutine: Any = dispatch.call(message, self.tx, delivery.envelope)
+        try:
+            waits_for = coroutine.send(None)
+        except StopIteration as stop:
+            return stop.value, None
+        return None, _resume(coroutine, waits_for)
+
+    async def _undo(self, raw: StoreTransaction, delivery: Delivery, error: BaseException) -> None:
+        """Undo what a handler did that failed; the others of its batch are kept."""
+        await calm()
+        if not self.careful:
+            raise _HandleAgain from error
+        try:
+            await raw.undo()
+        except Exception:  # noqa: BLE001 - whatever it says, the handler's error is the reason
+            raise error from None  # the store's own trouble has ended the whole transaction
+        self.tx.undone()
+        self.pump.failed(delivery, error)
 
     async def _detach(self, delivery: Delivery, rest: Sequence[Delivery], calling: Awaitable[Any]) -> None:
         """Commit what came before a handler that awaits something else, and let the pump go on without it."""
         tx = self.tx
+        self.detaching = True
         sent, later = tx.outbox, tx.later
         await self._commit(())
         tx.reopen()
@@ -153,7 +192,9 @@ class Batch:
         ended, parked, ops = pump.settlements(following)
         for _, op in ops:
             await raw.apply(op)
-        await asyncio.shield(self.tx.end())  # being cancelled now must not leave the outcome open
+        if self.tx.earlier:
+            await raw.apply(Append(self.tx.earlier))
+        await self.tx.finish()
         for feed, op in ops:
             feed.flushed = max(feed.flushed, op.checkpoint or 0)
         pump.settled(ended, parked)

@@ -19,7 +19,7 @@ from tidings.core.ports import Rows, StoreTransaction
 from tidings.core.transaction import Readable
 from tidings.errors import NotOpen, UsageError
 from tidings.runtime.outgoing import Outgoing
-from tidings.runtime.transaction import OpenTransaction
+from tidings.runtime.transaction import OPEN, OpenTransaction
 from tidings.runtime.verbs import Verbs
 
 if TYPE_CHECKING:
@@ -129,12 +129,15 @@ class Blocking:
     def transaction(self) -> Iterator[BlockingTransaction]:
         """See `App.transaction`."""
         tx = self._open.transaction()
+        OPEN.set(tx)
         try:
             yield BlockingTransaction(tx)
             finish(tx.commit())
         except BaseException:
             finish(tx.rollback())
             raise
+        finally:
+            OPEN.set(tx.outer)
 
 
 class BlockingTransaction:

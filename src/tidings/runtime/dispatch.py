@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from tidings.core.codec import Codec
@@ -33,8 +35,14 @@ class Dispatch:
             reader = (kind.schema, Codec(kind).decode, kind)
             for name in (kind.name, *kind.was):
                 self._readers[name] = reader
-        self.call: Call = _compile(subscription)
+        self._threads: Threads | None = None if subscription.is_async else Threads(subscription)
+        self.call: Call = _compile(subscription, self._threads)
         self._warned = False
+
+    def close(self) -> None:
+        """Start no thread any more."""
+        if self._threads is not None:
+            self._threads.close()
 
     def read(self, envelope: Envelope) -> Any:
         """The message in an envelope; `Gone` or UNSEEN for a tombstone.
@@ -67,21 +75,33 @@ class Dispatch:
         return ()
 
 
-def _compile(subscription: Subscription) -> Call:
-    handler, takes = subscription.handler, subscription.takes
-    if not subscription.is_async:
-        plain = handler
+class Threads:
+    """Runs a plain handler in threads of its own, as many as it has deliveries at once: others do not wait for them."""
 
-        def guarded(*arguments: Any) -> Any:
-            try:
-                return plain(*arguments)
-            except StopIteration as error:  # no future can carry it: whoever awaits that would wait for ever
-                msg = "the handler raised StopIteration"
-                raise RuntimeError(msg) from error
+    def __init__(self, subscription: Subscription) -> None:
+        """Args: subscription: of the handler; no thread is started yet."""
+        self._handler = subscription.handler
+        self._pool = ThreadPoolExecutor(subscription.concurrency, thread_name_prefix=f"tidings-{subscription.group}")
 
-        async def handler(*arguments: Any) -> Any:
-            return await asyncio.to_thread(guarded, *arguments)
+    async def __call__(self, *arguments: Any) -> Any:
+        """Call the handler in a thread, with the context of the caller."""
+        context = contextvars.copy_context()
+        return await asyncio.get_running_loop().run_in_executor(self._pool, context.run, self._guarded, *arguments)
 
+    def _guarded(self, *arguments: Any) -> Any:
+        try:
+            return self._handler(*arguments)
+        except (StopIteration, GeneratorExit) as error:  # no future can carry them
+            msg = f"the handler raised {type(error).__name__}"
+            raise RuntimeError(msg) from error
+
+    def close(self) -> None:
+        """Start nothing any more; what runs cannot be stopped."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _compile(subscription: Subscription, threads: Threads | None) -> Call:
+    handler, takes = threads or subscription.handler, subscription.takes
     fetch = subscription.fetch
     if fetch is not None:
         rest = takes[1:]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -27,7 +27,7 @@ class Intake:
         rows: Held deliveries in memory, by row id.
         parked: Deliveries to be held with the next commit.
         superseded: Deliveries that a newer one of their key replaces; they end unseen.
-        failing: Keys whose failure is decided but not committed: what follows of them is parked.
+        failing: Keys whose failure is decided but not committed, with the one that failed: what follows is parked.
         look: True when held deliveries may have become due.
         due: Microseconds since 1970 UTC when the next held delivery is due; None when none is.
     """
@@ -39,10 +39,12 @@ class Intake:
         self._consumer = consumer
         self._clock = clock
         self._any_held = True
+        self._suspect = 0  # row id of the one that runs alone
+        self._waits = False  # True while a suspect waits for everything else to end
         self.rows: dict[int, Held] = {}
         self.parked: list[Held] = []
         self.superseded: list[Delivery] = []
-        self.failing: set[str] = set()
+        self.failing: dict[str, Envelope] = {}
         self.look = True
         self.due: int | None = None
 
@@ -58,6 +60,15 @@ class Intake:
         self.failing.clear()
         self.held_changed()
 
+    def lose(self, is_lost: Callable[[Envelope], bool]) -> None:
+        """Forget what belongs to another worker now."""
+        self.rows = {at: row for at, row in self.rows.items() if not is_lost(row.envelope)}
+        self.parked = [row for row in self.parked if not is_lost(row.envelope)]
+        self.failing = {key: one for key, one in self.failing.items() if not is_lost(one)}
+        self.held_changed()
+
+    # ---- taking --------------------------------------------------------------------------------------------------
+
     async def take(self, room: int, in_memory: int) -> list[Delivery]:
         """Deliveries to hand over now: held ones that are due, then fresh ones; keys in trouble are parked.
 
@@ -65,9 +76,14 @@ class Intake:
             room: How many at most, about.
             in_memory: How many are being handled already.
         """
+        if self._suspect in self.rows:
+            return []
         taken: list[Delivery] = []
+        self._waits = False
         if self.look and self._any_held:
             taken = await self._take_held(room, in_memory)
+            if self._waits or self._suspect in self.rows:
+                return taken  # it runs alone, so that only it can be to blame
         elif self.look:
             self.look, self.due = False, None
         fresh = await self._consumer.fetch(room - len(taken))
@@ -76,7 +92,7 @@ class Intake:
         if self._any_held or self.failing:
             keys = [envelope.key for envelope in fresh if envelope.key is not None]
             parks = self._subscription.on_dead == "park"
-            blocked = await self._store.blocked(self._consumer.group, keys, dead=parks) | self.failing
+            blocked = await self._store.blocked(self._consumer.group, keys, dead=parks) | self.failing.keys()
             for envelope in fresh:
                 if envelope.key in blocked:
                     self.park(envelope)
@@ -88,10 +104,10 @@ class Intake:
         return taken + deliveries if taken else deliveries
 
     async def _take_held(self, room: int, in_memory: int) -> list[Delivery]:
-        self.look = False
+        self.look, self.due = False, None
         group, slots = self._consumer.group, self._key_slots()
         taken: list[Delivery] = []
-        for row in await self._store.due(group, slots, self._clock.now(), room):
+        for row in await self._store.due(group, slots, self._clock.now(), room + len(self.rows)):
             if row.id in self.rows:
                 continue
             suspect = row.reason == CRASHED and row.attempt > 1
@@ -99,13 +115,14 @@ class Intake:
                 self._bury(row)
                 continue
             if suspect and (taken or in_memory):
-                self.look = True  # a suspect runs alone, so that only it can be to blame
-                break
+                self._waits = self.look = True
+                return taken
             self.rows[row.id] = row
             taken.append(Delivery(row.envelope, row.attempt + 1, row.id))
+            self.look = True  # there may be more
             if suspect:
-                self.look = True
-                break
+                self._suspect = row.id
+                return taken
         if not taken:
             self.due = await self._next_due(group, slots)
             self._any_held = bool(await self._store.held(group=group, limit=1)) or bool(self.parked)
@@ -130,29 +147,21 @@ class Intake:
         held = self._consumer.slots
         return list(range(SLOTS)) if held and self._subscription.slots == 1 else held
 
+    # ---- holding -------------------------------------------------------------------------------------------------
+
     def park(self, envelope: Envelope) -> None:
         """Hold a fresh delivery behind the one of its key that failed."""
         self._hold(envelope, "parked", WAITS)
 
-    def release(self, deliveries: Sequence[Delivery]) -> None:
+    def release(self, deliveries: Iterable[Delivery], reason: str = RELEASED) -> None:
         """Hold what was taken and not finished, so that the checkpoint can pass what was finished after it."""
         for delivery in deliveries:
             row = self.rows.pop(delivery.held, None)
             if row is not None:
                 self.parked.append(row)  # as it was before this attempt was marked
-            else:
-                state: State = (
-                    "retry" if delivery.envelope.key is None else "parked"
-                )  # the first of its key is due at once
-                self._hold(delivery.envelope, state, RELEASED)
-
-    def forget(self, deliveries: Sequence[Delivery]) -> None:
-        """Drop from memory what is held in the store anyway; park what is fresh."""
-        for delivery in deliveries:
-            if delivery.held:
-                self.rows.pop(delivery.held, None)
-            else:
-                self.park(delivery.envelope)
+            elif not delivery.held:
+                state: State = "retry" if delivery.envelope.key is None else "parked"  # the first of its key is due
+                self._hold(delivery.envelope, state, reason)
 
     def _hold(self, envelope: Envelope, state: State, reason: str) -> None:
         group, now = self._consumer.group, self._clock.now()

@@ -11,11 +11,12 @@ import logging
 import math
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
 
-from tidings.core.delivery import settle
+from tidings.core.delivery import printable, settle
+from tidings.core.envelope import Envelope
 from tidings.core.lanes import Lanes
 from tidings.core.operations import CRASHED, Delivery, Held, Settle
 from tidings.core.ports import Consumer, Feed, Store
@@ -24,11 +25,12 @@ from tidings.errors import Fenced, OutcomeUnknown, StoreError, Unreadable
 from tidings.runtime.batch import LONGEST, run_batch
 from tidings.runtime.catchup import reached
 from tidings.runtime.clock import MICROSECONDS, Clock
-from tidings.runtime.dispatch import UNSEEN, Dispatch
-from tidings.runtime.intake import Intake
-from tidings.runtime.outgoing import HANDLING, Outgoing
+from tidings.runtime.dispatch import Dispatch
+from tidings.runtime.intake import WAITS, Intake
+from tidings.runtime.lane import conclude, run_lane
+from tidings.runtime.outgoing import Outgoing
 from tidings.runtime.settlement import Ended, settlements
-from tidings.runtime.transaction import OpenTransaction, drained
+from tidings.runtime.transaction import OpenTransaction
 
 log = logging.getLogger("tidings")
 
@@ -66,16 +68,20 @@ class Pump:
         self.stopping = False
         self.handled = 0
         self.ended: list[Ended] = []
+        self.careful = 0  # batches still to be handled with a savepoint for each delivery
         self.suspends = not subscription.transactional  # until a handler was seen to await something else than its tx
         self.running: dict[int, Delivery] = {}  # by id(): hashing a delivery would hash its data
-        self._void: set[int] = set()  # running ones whose slot was lost: whatever they end with is refused
+        self.void: set[int] = set()  # running ones whose slot was lost: whatever they end with is refused
+        self.committing: set[int] = set()  # running ones whose commit is under way
+        self.cutting = False  # True once running handlers are cancelled because the worker stops
         self._want = 0
         self._claim_at = 0.0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
         self.intake = Intake(store, subscription, consumer, clock)
         self.go_on: Callable[[], None] = lambda: None  # runs this pump in a new task; set by the worker
         self._settled = False  # True while the pump waits, with nothing half committed
         self._owner: asyncio.Task[Any] | None = None
+        self._broken: BaseException | None = None  # what ended a lane that should not have ended
         self._ahead = LEAST_AHEAD
         self._handed = 0.0
 
@@ -93,6 +99,9 @@ class Pump:
 
     async def step(self) -> bool:
         """One round; True when there is reason for another at once."""
+        if self._broken is not None:
+            broken, self._broken = self._broken, None
+            raise broken
         self._adapt()
         if asyncio.get_running_loop().time() >= self._claim_at:
             await self._claim()
@@ -111,9 +120,10 @@ class Pump:
     async def _wait(self) -> None:
         if self.ended or self.intake.parked:
             return
-        now = self.clock.now()
-        pause = LOOK if self.intake.due is None else max(0.0, min(LOOK, (self.intake.due - now) / MICROSECONDS))
-        pause = max(0.0, min(pause, self._claim_at - asyncio.get_running_loop().time()))
+        pause = self._claim_at - asyncio.get_running_loop().time()
+        if self.intake.due is not None and self.in_memory < self._ahead:  # without room, whatever ends sets `wake`
+            pause = min(pause, (self.intake.due - self.clock.now()) / MICROSECONDS)
+        pause = max(0.0, min(pause, LOOK))
         try:
             async with asyncio.timeout(pause):
                 await self.wake.wait()
@@ -160,7 +170,7 @@ class Pump:
         if self.consumer.feed_of(envelope) is None:
             return False
         if self.intake.failing and envelope.key in self.intake.failing:
-            self.intake.forget([delivery])
+            self.intake.release([delivery], WAITS)
             return False
         return True
 
@@ -170,26 +180,30 @@ class Pump:
         """Put deliveries into their lanes and see that enough tasks work on them."""
         for delivery in taken:
             if self.takes(delivery):  # its key may have failed while the mark was committed
-                self.lanes.add(delivery.envelope.key, delivery)
+                self.lanes.add(self._lane_of(delivery), delivery)
         if taken and not self._handed:
             self._handed = asyncio.get_running_loop().time()
+        self._staff()
+
+    def _lane_of(self, delivery: Delivery) -> str | None:
+        """The key of a delivery; a group of one slot keeps the order of the log over all keys."""
+        return delivery.envelope.key if self.subscription.slots > 1 else ""
+
+    def _staff(self) -> None:
         if self.stopping:
             return
-        for _ in range(min(self.lanes.waiting, self.subscription.concurrency - len(self._tasks))):
-            task = asyncio.create_task(self._lane())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        for _ in range(min(self.lanes.waiting, self.subscription.concurrency - len(self.tasks))):
+            self._adopt(asyncio.create_task(run_lane(self)))
 
-    async def _lane(self) -> None:
-        while (delivery := self.lanes.take()) is not None:
-            self.running[id(delivery)] = delivery
-            tx = self.transaction() if self.subscription.transactional else None
-            HANDLING.set(delivery.envelope)
-            await self._conclude(delivery, tx, self._call(delivery, tx))
+    def _adopt(self, task: asyncio.Task[None]) -> None:
+        self.tasks.add(task)
+        task.add_done_callback(self._lane_ended)
 
-    async def _call(self, delivery: Delivery, tx: OpenTransaction | None) -> Any:
-        message = self.dispatch.read(delivery.envelope)
-        return None if message is UNSEEN else await self.dispatch.call(message, tx, delivery.envelope)
+    def _lane_ended(self, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._broken = error
+            self.wake.set()
 
     async def detach(
         self, delivery: Delivery, tx: OpenTransaction, rest: Sequence[Delivery], calling: Awaitable[Any]
@@ -200,67 +214,30 @@ class Pump:
         """
         task = asyncio.current_task()
         if task is not None:
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        self.lanes.add(delivery.envelope.key, delivery)
+            self._adopt(task)
+        self.lanes.add(self._lane_of(delivery), delivery)
         self.lanes.take()  # the lanes are empty while batches run, so it is this one
         self.running[id(delivery)] = delivery
         self.hand_over(rest)
         self._owner = None
         self.go_on()
-        await self._conclude(delivery, tx, calling)
-
-    async def _conclude(self, delivery: Delivery, tx: OpenTransaction | None, calling: Awaitable[Any]) -> None:
-        """Await a handler and decide what becomes of its delivery; whatever it raises is a failed attempt."""
         try:
-            append = [self.outgoing.envelope(out) for out in self.dispatch.messages(await calling)]
-            if id(delivery) in self._void:
-                self._refuse()
-            if tx is None:
-                self.ended.append(Ended(delivery, None, append))
-            elif tx.raw is None:
-                self.ended.append(Ended(delivery, None, [*tx.outbox, *append], tx.later))
-            else:
-                tx.outbox.extend(append)
-                await self._commit_alone(tx, delivery)
-        except BaseException as error:
-            if tx is not None:
-                await tx.rollback()
-            if drained(error, tx):
-                raise  # not acknowledged; it stays listed as running and is released
-            if id(delivery) not in self._void:
-                self._raised(delivery, error)
-        del self.running[id(delivery)]
-        self._void.discard(id(delivery))
-        self.lanes.finish(delivery.envelope.key)
-        self.wake.set()
+            await conclude(self, delivery, tx, calling)
+        except Exception as error:  # noqa: BLE001 - raised by the task that pumps now
+            self._broken = error
+            self.wake.set()
+        self._staff()  # what waited behind it is nobody's yet
 
-    def _raised(self, delivery: Delivery, error: BaseException) -> None:
-        if isinstance(error, Fenced | OutcomeUnknown | StoreError):
-            log.warning("%s: %s", self.group, error.what)
-            self.reset()  # nobody knows what of it is in the store: the store itself decides
-        else:
-            self.failed(delivery, error)
+    def finish(self, delivery: Delivery) -> None:
+        """A handler ended, one way or another: the next one of its key may be handled."""
+        del self.running[id(delivery)]
+        self.void.discard(id(delivery))
+        self.lanes.finish(self._lane_of(delivery))
+        self.wake.set()
 
     def transaction(self) -> OpenTransaction:
         """A transaction for one handler, or for a batch of them."""
-        return OpenTransaction(self.store.begin, self.outgoing, self.clock, limit=LONGEST_TRANSACTION)
-
-    def _refuse(self) -> NoReturn:
-        msg = f"{self.group}: the slot of this delivery moved to another worker"
-        raise Fenced(msg, "nothing to do: the other worker handles it")
-
-    async def _commit_alone(self, tx: OpenTransaction, delivery: Delivery) -> None:
-        """Commit one handler's effects with its acknowledgement, out of turn."""
-        feed = self.consumer.feed_of(delivery.envelope)
-        if feed is None or tx.raw is None:
-            self._refuse()
-        marks = () if delivery.held else (delivery.envelope.position,)
-        done = (delivery.held,) if delivery.held else ()
-        append, later = tx.outbox, tx.later
-        await tx.raw.apply(Settle(self.group, feed.slots, done=done, marks=marks, append=append, later=later))
-        await asyncio.shield(tx.end())  # being cancelled now must not leave the outcome open
-        self.ended.append(Ended(delivery, committed=True))
+        return OpenTransaction(self.store, self.store.begin, self.outgoing, self.clock, limit=LONGEST_TRANSACTION)
 
     def failed(self, delivery: Delivery, error: BaseException) -> None:
         """Decide what becomes of a delivery whose attempt failed, and park those of its key that wait in memory."""
@@ -270,19 +247,23 @@ class Pump:
         it = self.subscription
         held = settle(row, delivery, error, trace, it.retry, self.clock.draw(), self.clock.now(), self.group)
         level = logging.ERROR if held.state == "dead" else logging.WARNING
-        log.log(level, "%s: %s %s: %s", self.group, envelope.type, envelope.id, held.history[-1])
+        log.log(level, "%s: %s %s: %s", self.group, envelope.type, printable(envelope.id), held.history[-1])
         self.ended.append(Ended(delivery, held))
         if envelope.key is not None and not (held.state == "dead" and it.on_dead == "skip"):
-            self.intake.failing.add(envelope.key)
-            self.intake.forget(self.lanes.drop(lambda other: other.envelope.key == envelope.key))
+            self.intake.failing[envelope.key] = envelope
+            self.intake.release(self.lanes.drop(lambda other: other.envelope.key == envelope.key), WAITS)
 
     # ---- settling ------------------------------------------------------------------------------------------------
 
     async def flush(self, starting: Sequence[Delivery] = ()) -> None:
         """Commit what ended, what is parked, and the mark of what starts now."""
         ended, parked, ops = self.settlements(starting)
-        for feed, op in ops:  # more than one only while slots change hands
-            await self._commit(feed, op)
+        try:
+            for feed, op in ops:  # more than one only while slots change hands
+                await self._commit(feed, op)
+        except BaseException:
+            self.reset()  # the watermarks count on what may not be in the store
+            raise
         self.settled(ended, parked)
 
     def settlements(self, starting: Sequence[Delivery]) -> tuple[list[Ended], list[Held], list[tuple[Feed, Settle]]]:
@@ -292,11 +273,9 @@ class Pump:
         if not (ended or parked or starting or self._scanned()):
             return ended, parked, []
         marks = [
-            msgspec.structs.replace(
-                self.intake.rows[each.held], attempt=each.attempt, reason=CRASHED, state="retry", due=0
-            )
+            msgspec.structs.replace(row, attempt=each.attempt, reason=CRASHED, state="retry", due=0)
             for each in starting
-            if each.held
+            if each.held and (row := self.intake.rows.get(each.held)) is not None
         ]
         ops = settlements(self.consumer, ended, parked, marks, mark=bool(starting))
         return ended, parked, ops
@@ -343,13 +322,14 @@ class Pump:
                 self.intake.rows.pop(end.delivery.held, None)
                 self.intake.look = True
             if end.held is not None:
+                envelope = end.delivery.envelope
                 self.intake.held_changed()
-                if end.held.envelope.key is not None:
-                    self.intake.failing.discard(end.held.envelope.key)
+                if envelope.key is not None and self.intake.failing.get(envelope.key) is envelope:
+                    del self.intake.failing[envelope.key]
         if parked:
             self.intake.held_changed()
 
-    # ---- leases and drain ----------------------------------------------------------------------------------------
+    # ---- leases ----------------------------------------------------------------------------------------------
 
     def share(self, want: int) -> None:
         """Set how many slots this worker should hold; the pump sees to it between two rounds."""
@@ -365,13 +345,16 @@ class Pump:
         if surplus > 0:
             leaving = set(consumer.slots[:surplus])
             self.intake.release(self.lanes.drop(lambda item: consumer.slot_of(item.envelope) in leaving))
-            taken = [*self.running.values(), *(end.delivery for end in self.ended)]
+            taken = [item for at, item in self.running.items() if at not in self.void]
+            taken += [end.delivery for end in self.ended]
             unfinished = [item.envelope for item in taken if not item.held]
             consumer.split(leaving, [*unfinished, *(row.envelope for row in self.intake.parked if not row.id)])
             await self.flush()
         before = set(consumer.slots)
+        busy = {consumer.slot_of(row.envelope) for row in self.intake.rows.values()}
+        busy |= {consumer.slot_of(item.envelope) for item in self.running.values()}
         self._claim_at = math.inf
-        self._forget_slots(await consumer.claim(self._want))
+        self._forget_slots(await consumer.claim(self._want, busy))
         if set(consumer.slots) - before:
             self.intake.held_changed()
 
@@ -387,30 +370,15 @@ class Pump:
         """Drop what waits in memory for slots that belong to another worker now."""
         if not slots:
             return
-        mine = self.consumer.slot_of
-        for waiting in self.lanes.drop(lambda item: mine(item.envelope) in slots):
-            self.intake.rows.pop(waiting.held, None)
-        self.intake.parked = [row for row in self.intake.parked if mine(row.envelope) not in slots]
-        self.ended = [end for end in self.ended if mine(end.delivery.envelope) not in slots]
-        self._void |= {at for at, item in self.running.items() if mine(item.envelope) in slots}
-        self.intake.held_changed()
-        self.wake.set()
 
-    async def drain(self, deadline: float) -> int:
-        """Let running handlers end until `deadline` (loop time), release the rest; returns how many were cut short."""
-        self.stopping = True
-        waiting = self.lanes.drop(lambda _item: True)
-        loop = asyncio.get_running_loop()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=max(0.0, deadline - loop.time()))
-        cut = [item for at, item in self.running.items() if at not in self._void]
-        for task in list(self._tasks):
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=5.0)
-        self.intake.release([*waiting, *cut])
-        await self.flush()
-        return len(cut)
+        def is_lost(envelope: Envelope) -> bool:
+            return self.consumer.slot_of(envelope) in slots
+
+        self.lanes.drop(lambda item: is_lost(item.envelope))
+        self.intake.lose(is_lost)
+        self.ended = [end for end in self.ended if not is_lost(end.delivery.envelope)]
+        self.void |= {at for at, item in self.running.items() if is_lost(item.envelope)}
+        self.wake.set()
 
     async def finished(self, position: int) -> bool:
         """True when the whole group, here or elsewhere, has finished everything up to a position."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tidings.core.operations import Rewind
 from tidings.errors import NotFound
+from tidings.runtime.transaction import OPEN, check_free
 from tidings.runtime.worker import Worker
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ async def rebuild(app: App, name: str, progress: Callable[[int, int], None] | No
         msg = f"the app {app.name} has no projection or replica {name!r}"
         raise NotFound(msg, f"it has: {', '.join(known) or 'none'}")
     store, group = app.store, f"{app.name}.{name}"
+    check_free(store, "rebuild", OPEN.get())
     seeded = subscription.bootstrap is not None
     await store.write(Rewind(group, subscription.schema or "", subscription.fingerprint, seeded))
     total = await store.head()

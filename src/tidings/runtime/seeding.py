@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Any
 
 from tidings.core.operations import Seed
 from tidings.core.ports import Store
-from tidings.errors import OutcomeUnknown, StoreError
 from tidings.runtime.pump import Pump
-
-log = logging.getLogger("tidings")
 
 PAGE = 1000
 """States copied in one transaction."""
@@ -36,16 +32,11 @@ class Seeding:
     async def run(self) -> None:
         """Seed whenever a bootstrap is unfinished and this worker holds the group's first slot."""
         while True:
-            try:
-                while (
-                    0 in self._pump.consumer.slots
-                    and (cursor := await self._store.seeding(self._pump.group)) is not None
-                ):
-                    await self._page(cursor)
-            except (OutcomeUnknown, StoreError) as error:
-                if not error.transient:
-                    raise
-                log.warning("%s: %s", self._pump.group, error)
+            while 0 in self._pump.consumer.slots:
+                cursor = await self._store.seeding(self._pump.group)
+                if cursor is None:
+                    break
+                await self._page(cursor)
             await asyncio.sleep(0.2)
 
     async def _page(self, cursor: str) -> None:
@@ -58,6 +49,9 @@ class Seeding:
         tx = pump.transaction()
         try:
             raw = await tx.begun()
+            if await self._store.seeding(pump.group) != cursor:  # rebuilt, or another worker's, since the page was read
+                await tx.rollback()
+                return
             await self._part.seed(page, tx)
             await self._part.prune({state.key for state in page}, tx, after=cursor, until=last, before=head)
             await raw.apply(Seed(pump.group, last))

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from tidings.core.envelope import Envelope
 from tidings.core.operations import ANY, Append, Appended
-from tidings.core.ports import Rows, StoreTransaction
+from tidings.core.ports import Rows, Store, StoreTransaction
 from tidings.core.transaction import Readable
-from tidings.errors import NotOpen
+from tidings.errors import NotOpen, UsageError
 from tidings.runtime.clock import Clock
 from tidings.runtime.outgoing import Outgoing
 
 R = TypeVar("R")
+
+OPEN: ContextVar[OpenTransaction | None] = ContextVar("tidings.open", default=None)
+"""The transaction that the running code works in; what else writes to the same store would wait for it."""
 
 
 class OpenTransaction:
     """Implements `tidings.Transaction`. The store's transaction is begun at the first statement, not before.
 
     Attributes:
+        store: Whose it is.
+        outer: The one that the caller of `app.transaction()` works in already.
         raw: The store's transaction, None while nothing was executed.
         touched: True when the current handler executed something.
+        earlier: Envelopes that handlers before the current one published in it; they go first.
         outbox: Envelopes to append when it commits.
         later: Appends with a due time, stored when it commits.
     """
@@ -33,17 +41,22 @@ class OpenTransaction:
         "_clock",
         "_limit",
         "_outgoing",
+        "_sent",
         "_watch",
         "closed",
+        "earlier",
         "expired",
         "later",
         "outbox",
+        "outer",
         "raw",
+        "store",
         "touched",
     )
 
     def __init__(
         self,
+        store: Store,
         begin: Callable[[], Awaitable[StoreTransaction]],
         outgoing: Outgoing,
         clock: Clock,
@@ -52,28 +65,34 @@ class OpenTransaction:
         """Wire the transaction; nothing is begun.
 
         Args:
+            store: Whose it is.
             begin: Opens the store's transaction.
             outgoing: Makes envelopes.
             clock: For due times.
             limit: Seconds after which the task that holds the store's transaction is cancelled; None for no limit.
         """
+        self.store = store
         self._begin = begin
         self._outgoing = outgoing
         self._clock = clock
+        self.outer = OPEN.get() if limit is None else None  # a handler's own has none around it
         self.raw: StoreTransaction | None = None
         self.touched = False
         self.closed = False
         self.expired = False
         self._limit = limit
         self._watch: asyncio.TimerHandle | None = None
+        self.earlier: list[Envelope] = []
         self.outbox: list[Envelope] = []
         self.later: list[Append] = []
+        self._sent: list[Envelope] = []  # of the earlier ones: appended already, by the current handler
 
     async def begun(self) -> StoreTransaction:
         """The store's transaction, begun now if it was not."""
         self._check()
         self.touched = True
         if self.raw is None:
+            check_free(self.store, "transaction", self.outer)
             self.raw = await self._begin()
             if self._limit is not None:
                 loop = asyncio.get_running_loop()
@@ -132,11 +151,34 @@ class OpenTransaction:
         return await raw.load(stream, after)
 
     async def append(self, stream: str, key: str, events: Sequence[object], expected: int = ANY) -> int:
-        """Append events to a stream now, inside this transaction; returns the stream's version."""
+        """Append events to a stream now, behind what was published before; returns the stream's version."""
         raw = await self.begun()
+        if self.earlier or self.outbox:
+            await raw.apply(Append([*self.earlier, *self.outbox]))
+            self._sent.extend(self.earlier)
+            self.earlier, self.outbox = [], []
         envelopes = [self._outgoing.envelope(event, stream=stream, key=key) for event in events]
         appended: Appended = await raw.apply(Append(envelopes, expected))
         return appended.version or 0
+
+    # ---- several handlers in one transaction -----------------------------------------------------------------------
+
+    def next(self) -> None:
+        """Another handler begins."""
+        self.touched = False
+        self._sent = []
+
+    def kept(self) -> None:
+        """It ended well: what it published leaves with the others' messages."""
+        self.earlier += self.outbox
+        self.outbox = []
+
+    def undone(self) -> None:
+        """It failed: what it published does not leave; what it appended for the others is theirs again."""
+        self.earlier = [*self._sent, *self.earlier]
+        self.outbox, self.later, self._sent = [], [], []
+
+    # ---- the end -----------------------------------------------------------------------------------------------------
 
     async def commit(self) -> int:
         """Append what was published, and commit; returns the last position, 0 if nothing was published."""
@@ -155,7 +197,7 @@ class OpenTransaction:
         """Be a new transaction, begun at its first statement."""
         self.raw = None
         self.closed = self.touched = self.expired = False
-        self.outbox, self.later = [], []
+        self.earlier, self.outbox, self.later = [], [], []
 
     async def end(self) -> None:
         """Commit what was applied so far; the transaction is over."""
@@ -163,6 +205,16 @@ class OpenTransaction:
         self._unwatch()
         if self.raw is not None:
             await self.raw.commit()
+
+    async def finish(self) -> None:
+        """The same, to the end: being cancelled meanwhile must not leave the outcome open, nor undo it."""
+        self.closed = True
+        self._unwatch()
+        ending = asyncio.ensure_future(self.end())
+        while not ending.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait((ending,))
+        ending.result()
 
     def _unwatch(self) -> None:
         if self._watch is not None:
@@ -172,17 +224,24 @@ class OpenTransaction:
         """Undo everything; nothing published in it leaves."""
         self.closed = True
         self._unwatch()
-        self.outbox.clear()
-        self.later.clear()
+        self.earlier, self.outbox, self.later = [], [], []
         if self.raw is not None:
             await self.raw.rollback()
 
 
-def drained(error: BaseException, tx: OpenTransaction | None) -> bool:
-    """True when a handler was cancelled because its worker stops, not by itself and not for holding `tx` too long."""
-    task = asyncio.current_task()
-    if not isinstance(error, asyncio.CancelledError) or task is None:
-        return False
-    if tx is not None and tx.expired:
-        task.uncancel()
-    return task.cancelling() > 0
+def check_free(store: Store, verb: str, tx: OpenTransaction | None) -> None:
+    """Refuse what would wait for the transaction of the very code that calls it.
+
+    Args:
+        store: What is to be written.
+        verb: Which is called.
+        tx: What the caller works in; others may be open around it.
+
+    Raises:
+        UsageError: One of them is of this store, and has executed something.
+    """
+    while tx is not None:
+        if tx.touched and not tx.closed and tx.store is store:
+            msg = f"`app.{verb}` is called inside a transaction that has executed a statement: it would wait for itself"
+            raise UsageError(msg, "use `tx.publish`, `tx.send` or `tx.append`; or call it before the first statement")
+        tx = tx.outer

@@ -15,9 +15,12 @@ from tidings.errors import BadArgument, NotAMessage, WrongVersion
 from tidings.runtime.catchup import wait_for
 from tidings.runtime.clock import Clock
 from tidings.runtime.outgoing import Outgoing
-from tidings.runtime.transaction import OpenTransaction
+from tidings.runtime.transaction import OPEN, OpenTransaction, check_free
 
 R = TypeVar("R")
+
+LAST = 2**63
+"""Versions and positions are smaller: they are signed numbers of 64 bits."""
 
 CONFLICTS = 50
 """Times a command is decided anew when somebody else appended meanwhile."""
@@ -73,9 +76,13 @@ class Verbs:
         self.store = store
         self.outgoing = outgoing
         self.clock = clock
-        self._write = write
+        self._write_op = write
         self._begin = begin
         self._sleep = sleep
+
+    async def _write(self, op: Op, verb: str) -> Any:
+        check_free(self.store, verb, OPEN.get())
+        return await self._write_op(op)
 
     async def publish(
         self,
@@ -84,6 +91,7 @@ class Verbs:
         at: datetime | None,
         id: str | None,
         headers: Mapping[str, str] | None,
+        verb: str = "publish",
     ) -> int:
         """See `App.publish`."""
         due = self.clock.due(after, at) if after is not None or at is not None else None
@@ -94,7 +102,7 @@ class Verbs:
             envelopes = self.outgoing.envelopes(messages, id=id, headers=headers)
         if not envelopes:
             return 0
-        appended: Appended = await self._write(Append(envelopes, ANY, due))
+        appended: Appended = await self._write(Append(envelopes, ANY, due), verb)
         return appended.position
 
     async def send(self, command: object, after: float | timedelta | None, at: datetime | None) -> int:
@@ -103,22 +111,24 @@ class Verbs:
         if kind.kind != "command":
             msg = f"{kind.name} is sent, but it is no command; it is {kind.kind}"
             raise NotAMessage(msg, "publish events and states; send what is declared with @command")
-        return await self.publish((command,), after, at, None, None)
+        return await self.publish((command,), after, at, None, None, "send")
 
     async def append(self, decider: Any, key: object, events: Sequence[object], expected: int) -> int:
         """See `App.append`."""
-        if isinstance(expected, bool) or not isinstance(expected, int) or expected < ANY:
+        if isinstance(expected, bool) or not isinstance(expected, int) or not ANY <= expected < LAST:
             msg = f"expected={expected!r}"
             raise BadArgument(msg, "give the version the stream should have: 0 for none yet, 1 and up, or leave it out")
         text = check_key(str(key), decider.name)
-        appended = await self._append(decider.stream(text), text, events, expected)
+        if not events:
+            rows = await self.store.load(decider.stream(text))
+            return rows[-1][2] if rows else 0
+        appended = await self._append(decider.stream(text), text, events, expected, "append")
         return appended.version or 0
 
-    async def _append(self, stream: str, key: str, events: Sequence[object], expected: int) -> Appended:
+    async def _append(self, stream: str, key: str, events: Sequence[object], expected: int, verb: str) -> Appended:
         envelope = self.outgoing.envelope
-        appended: Appended = await self._write(
-            Append([envelope(event, stream=stream, key=key) for event in events], expected)
-        )
+        op = Append([envelope(event, stream=stream, key=key) for event in events], expected)
+        appended: Appended = await self._write(op, verb)
         return appended
 
     async def execute(self, decider: Any, command: object) -> int:
@@ -133,7 +143,7 @@ class Verbs:
             if not events:
                 return await self.store.head()
             try:
-                return (await self._append(stream, key, events, version)).position
+                return (await self._append(stream, key, events, version, "execute")).position
             except WrongVersion:
                 if attempt == CONFLICTS - 1:
                     raise
@@ -149,20 +159,27 @@ class Verbs:
 
     async def wait_for(self, group: str, subscription: Any, position: int, timeout: float) -> None:
         """Return when a group reached a position; see `tidings.runtime.catchup.wait_for`."""
+        if isinstance(position, bool) or not isinstance(position, int) or not 0 <= position < LAST:
+            msg = f"after={position!r}"
+            raise BadArgument(msg, "give the position that publish or execute returned")
         await wait_for(self.store, group, subscription, position, timeout, self._sleep, time.monotonic)
 
     def transaction(self) -> OpenTransaction:
         """A transaction of the caller's own."""
-        return OpenTransaction(self._begin, self.outgoing, self.clock)
+        return OpenTransaction(self.store, self._begin, self.outgoing, self.clock)
 
     async def receive(self, body: bytes, headers: Mapping[str, str]) -> int:
         """See `App.receive`."""
         from tidings.core.cloudevent import from_headers, from_json
 
-        envelope = from_headers(headers, body) if headers else from_json(body)
-        appended: Appended = await self._write(Append([envelope]))
+        given: tuple[object, object] = (body, headers)  # a caller without a type checker may give anything
+        if not isinstance(given[0], bytes | bytearray | memoryview) or not isinstance(given[1], Mapping):
+            names = " and ".join(type(each).__qualname__ for each in given)
+            raise BadArgument(f"receive was given {names}", "give the body as bytes, and its headers as a mapping")
+        envelope = from_headers(headers, bytes(body)) if headers else from_json(bytes(body))
+        appended: Appended = await self._write(Append([envelope]), "receive")
         return appended.position
 
     async def keep(self, held: Held) -> None:
         """Keep something in the table of held deliveries that no group has taken."""
-        await self._write(Settle(held.group, {}, hold=(held,)))
+        await self._write(Settle(held.group, {}, hold=(held,)), "receive")

@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 import zlib
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,8 +20,9 @@ from tidings.core.envelope import SLOTS
 from tidings.core.operations import Beat, Fire
 from tidings.core.ports import Broker, Store
 from tidings.core.subscription import Subscription
-from tidings.errors import OutcomeUnknown, StoreError, StoreGone, TidingsError, UsageError
+from tidings.errors import NotOpen, StoreGone, TidingsError
 from tidings.runtime.clock import MICROSECONDS, Clock
+from tidings.runtime.drain import LAST, drain
 from tidings.runtime.outgoing import Outgoing
 from tidings.runtime.pump import Pump
 from tidings.runtime.seeding import Seeding
@@ -73,9 +74,8 @@ class Worker:
         ]
         self.seedings = [Seeding(store, pump) for pump in self.pumps if pump.subscription.bootstrap is not None]
         self._stop = asyncio.Event()
-        self._timers = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._pumping: set[asyncio.Task[None]] = set()
+        self._pumping: dict[Pump, asyncio.Task[None]] = {}
         self._failure: BaseException | None = None
         self._watchdog = Watchdog(app, clock)
 
@@ -94,13 +94,14 @@ class Worker:
                 log.info("%s is new: it starts with %d retained events", pump.group, waiting)
         await self._suggest()
         await self._beat()
-        for loop in (self._keep_beating(), self._keep_watching(), self._keep_time(), self._watchdog.run()):
-            self._start(loop)
+        for loop in (self._keep_beating, self._keep_watching, self._keep_time):
+            self._start(self._keep(loop))
+        self._start(self._watchdog.run())
         for pump in self.pumps:
             pump.go_on = partial(self._start_pumping, pump)
             pump.go_on()
         for seeding in self.seedings:
-            self._start(seeding.run())
+            self._start(self._keep(seeding.run))
 
     async def _suggest(self) -> None:
         """Warn of a subscription to a name that looks like a misspelt one."""
@@ -119,7 +120,7 @@ class Worker:
         return task
 
     def _start_pumping(self, pump: Pump) -> None:
-        self._pumping.add(self._start(self._keep_pumping(pump)))
+        self._pumping[pump] = self._start(self._keep_pumping(pump))
 
     def stop(self) -> None:
         """Ask for a drain; returns at once."""
@@ -146,24 +147,31 @@ class Worker:
         for pump in self.pumps:
             pump.stopping = True
             pump.wake.set()
-        pumping = set(self._pumping)
-        if pumping:
-            await asyncio.wait(pumping, timeout=max(0.0, deadline - loop.time()))
-        for task in pumping:
-            task.cancel()
-        await asyncio.gather(*pumping, return_exceptions=True)
         try:
-            cut = sum(await asyncio.gather(*(pump.drain(deadline) for pump in self.pumps)))
-            await self.store.write(Beat(self.app, self.member, self.lease, leaving=True))
+            ends = await asyncio.gather(*(self._drain(pump, deadline) for pump in self.pumps), return_exceptions=True)
+            async with asyncio.timeout(LAST):
+                await self.store.write(Beat(self.app, self.member, self.lease, leaving=True))
         finally:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-        return cut
+        for end in ends:
+            if isinstance(end, BaseException):
+                raise end
+        return sum(end for end in ends if isinstance(end, int))
+
+    async def _drain(self, pump: Pump, deadline: float) -> int:
+        task = self._pumping.get(pump)
+        if task is not None:
+            await asyncio.wait((task,), timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
+            if not task.done():
+                pump.cutting = True
+                task.cancel()
+                await asyncio.wait((task,), timeout=LAST)
+        return await drain(pump, deadline)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._pumping.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._failure = error
             self._stop.set()
@@ -177,7 +185,7 @@ class Worker:
             began = loop.time()
             try:
                 await pump.run()
-            except (StoreGone, UsageError):
+            except (StoreGone, NotOpen):
                 raise
             except Exception:
                 log.exception("%s: the subscription failed; it starts again in %.1f s", pump.group, pause)
@@ -187,15 +195,21 @@ class Worker:
             else:
                 return  # stopped, or going on in another task
 
-    async def _keep_beating(self) -> None:
+    async def _keep(self, loop: Callable[[], Awaitable[None]]) -> None:
+        """Run a loop, and run it again after trouble that passes."""
         while True:
-            await asyncio.sleep(min(self.lease / 3, 2.0))
             try:
-                await self._beat()
-            except (OutcomeUnknown, StoreError) as error:
+                await loop()
+            except TidingsError as error:
                 if not error.transient:
                     raise
                 log.error("%s: %s", self.app, error)  # noqa: TRY400 - expected while the store is full or away
+                await asyncio.sleep(min(LOOK, self.lease / 3))
+
+    async def _keep_beating(self) -> None:
+        while True:
+            await self._beat()
+            await asyncio.sleep(min(self.lease / 3, 2.0))
 
     async def _beat(self) -> None:
         members: Sequence[str] = await self.store.write(Beat(self.app, self.member, self.lease))
@@ -215,12 +229,7 @@ class Worker:
             due = await self.store.next_timer()
             now = self.clock.now()
             if due is not None and due <= now:
-                try:
-                    await self.store.write(Fire(now))
-                except TidingsError as error:
-                    if not error.transient:
-                        raise
-                    await asyncio.sleep(LOOK)
+                await self.store.write(Fire(now))
                 continue
             pause = LOOK if due is None else min(LOOK, (due - now) / MICROSECONDS)
             await asyncio.sleep(max(0.001, pause))
