@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import handlers, idle_memory, latency, publish, report, streams
@@ -24,7 +25,15 @@ def main() -> int:
         "--only", action="append", metavar="NAME", help="figures whose name contains this; may be repeated"
     )
     parser.add_argument("--quick", action="store_true", help="few and short rounds: does it run, not how fast")
+    parser.add_argument(
+        "--patient",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="on a busy machine: how long each side may wait for quiet moments to have its rounds in",
+    )
     asked = parser.parse_args()
+    effort = replace(QUICK if asked.quick else Effort(), patience=asked.patient)
 
     figures = [figure for figure in FIGURES if not asked.only or any(name in figure.name for name in asked.only)]
     if not figures:
@@ -37,7 +46,7 @@ def main() -> int:
     results: list[Result] = []
     # On the disk of the repository: /tmp may be memory, where a flush costs nothing and every ratio lies.
     with tempfile.TemporaryDirectory(prefix="run-", dir=RESULTS) as folder:
-        results.extend(measure(figures, Path(folder), QUICK if asked.quick else Effort(), say))
+        results.extend(measure(figures, Path(folder), effort, say))
     say("")
     report.show(results, others.share())
     whole = not asked.only and not asked.quick

@@ -7,11 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.measure import Result
+from benchmarks.measure import QUIET, Result
 
 HEADINGS = ("figure", "ours", "floor", "ratio", "rounds from-to", "target", "met", "CPU us", "floor's")
-QUIET = 0.1
-"""Share of the machine that others may use without a word."""
 LEFT = 1
 """Columns that are words, and stand at the left."""
 
