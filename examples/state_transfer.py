@@ -53,7 +53,7 @@ async def main() -> None:
         ):
             await crm.publish(customer)
             await billing.run(until_idle=True)
-            await crm.publish(order)
+            await crm.publish(order, id=order.order_id)  # publishing it again changes nothing
             await billing.run(until_idle=True)
         print(await billing.store.query("SELECT * FROM invoice ORDER BY order_id"))
 
