@@ -28,6 +28,7 @@ def feed(scene, kind, wish):
 
 @pytest.mark.parametrize("wish", ["exit", "crash"])
 @pytest.mark.parametrize("kind", [Placed, Noticed])
+@pytest.mark.bad_input(52)
 def test_a_message_that_kills_the_process_becomes_a_dead_letter(scene, kind, wish):
     scene.prepare()
     feed(scene, kind, wish)

@@ -87,6 +87,7 @@ def foreign(**attributes: Any) -> bytes:
 
 
 @pytest.mark.parametrize("thing", [Nothing(), Nothing, Placed, "text", None, {"a": 1}], ids=repr)
+@pytest.mark.bad_input(1)
 async def test_what_is_no_message_is_refused_by_name(app: App, thing: Any) -> None:
     async with app:
         with pytest.raises(TypeError, match=r"is not a message.*@event") as caught:
@@ -108,6 +109,7 @@ BAD_VALUES = [
 
 
 @pytest.mark.parametrize(("value", "path"), BAD_VALUES, ids=range(len(BAD_VALUES)))
+@pytest.mark.bad_input(2, 3, 5, 7, 10)
 async def test_a_value_json_cannot_hold_is_refused_with_its_path_before_anything_is_written(
     app: App, value: Any, path: str
 ) -> None:
@@ -120,6 +122,7 @@ async def test_a_value_json_cannot_hold_is_refused_with_its_path_before_anything
         assert await log(app) == []
 
 
+@pytest.mark.bad_input(2, 3)
 async def test_a_transaction_with_a_value_json_cannot_hold_leaves_nothing(app: App) -> None:
     async def two(bad: Placed) -> None:
         async with app.transaction() as tx:
@@ -147,6 +150,7 @@ async def test_a_value_json_cannot_hold_is_refused_in_a_delayed_message_and_in_a
         assert [envelope.type for envelope in await log(app)] == ["Packed"]
 
 
+@pytest.mark.bad_input(4, 6, 11)
 async def test_exact_values_come_back_exact(app: App) -> None:
     exact = [
         Placed("1", Decimal("1.10")),
@@ -170,6 +174,7 @@ async def test_exact_values_come_back_exact(app: App) -> None:
     assert str(seen[0].amount) == "1.10"
 
 
+@pytest.mark.bad_input(8)
 async def test_a_hundred_levels_are_the_limit(app: App) -> None:
     deep: list[Any] = []
     for _ in range(98):
@@ -181,6 +186,7 @@ async def test_a_hundred_levels_are_the_limit(app: App) -> None:
         assert len(await log(app)) == 1
 
 
+@pytest.mark.bad_input(15)
 async def test_a_message_that_is_too_large_says_its_size_and_the_limit(app: App) -> None:
     async with app:
         with pytest.raises(errors.PayloadTooLarge, match=r"limit is 1,000,000.*reference") as caught:
@@ -191,6 +197,7 @@ async def test_a_message_that_is_too_large_says_its_size_and_the_limit(app: App)
 
 
 @pytest.mark.parametrize("key", ["", "\0", "k" * 2**20, "é" * 300, "\ud800"], ids=ascii)
+@pytest.mark.bad_input(13)
 async def test_a_key_that_cannot_be_stored_everywhere_is_refused(app: App, key: str) -> None:
     async with app:
         with pytest.raises((errors.BadArgument, errors.BadPayload)) as caught:
@@ -201,6 +208,7 @@ async def test_a_key_that_cannot_be_stored_everywhere_is_refused(app: App, key: 
         assert await log(app) == []
 
 
+@pytest.mark.bad_input(13)
 async def test_keys_are_told_apart_byte_for_byte_and_none_means_unordered(app: App) -> None:
     composed, decomposed = unicodedata.normalize("NFC", "é"), unicodedata.normalize("NFD", "é")
     async with app:
@@ -208,6 +216,7 @@ async def test_keys_are_told_apart_byte_for_byte_and_none_means_unordered(app: A
         assert [envelope.key for envelope in await log(app)] == [composed, decomposed, None]
 
 
+@pytest.mark.bad_input(14)
 async def test_a_stream_may_have_any_printable_name_and_none_is_sql(app: App) -> None:
     accounts = Decider("account", initial=0, decide=decide, evolve=evolve)
     strange = ["%", "_", "'; DROP TABLE tidings_log; --", 'a"b', "../x", "{0.__class__}", "%s", "tên é"]
@@ -231,6 +240,7 @@ async def test_a_stream_may_have_any_printable_name_and_none_is_sql(app: App) ->
     ],
     ids=lambda headers: ",".join(list(headers)[:2]) + repr(next(iter(headers.values()))),
 )
+@pytest.mark.bad_input(16)
 async def test_headers_that_cannot_be_sent_are_refused_by_name(app: App, headers: Any) -> None:
     async with app:
         with pytest.raises(errors.BadArgument, match="header"):
@@ -238,6 +248,7 @@ async def test_headers_that_cannot_be_sent_are_refused_by_name(app: App, headers
         assert await log(app) == []
 
 
+@pytest.mark.bad_input(17)
 async def test_the_same_id_again_is_the_same_event_and_with_another_body_a_conflict(app: App) -> None:
     async with app:
         first = await app.publish(Placed("o"), id="one")
@@ -250,12 +261,14 @@ async def test_the_same_id_again_is_the_same_event_and_with_another_body_a_confl
         assert len(await log(app)) == 1
 
 
+@pytest.mark.bad_input(18)
 async def test_an_empty_batch_does_nothing(app: App) -> None:
     async with app:
         await app.publish()
         assert await log(app) == []
 
 
+@pytest.mark.bad_input(50)
 async def test_texts_that_look_like_code_are_only_texts(app: App) -> None:
     texts = ["__proto__", "{0.__init__}", "${jndi:ldap://x}", "%s %n", "<script>", "\x1b[31m", "\u202etxt"]
     async with app:
@@ -292,6 +305,7 @@ UNREADABLE: list[tuple[bytes, dict[str, str], str]] = [
 
 
 @pytest.mark.parametrize(("body", "headers", "says"), UNREADABLE, ids=range(len(UNREADABLE)))
+@pytest.mark.bad_input(42, 44)
 async def test_what_cannot_be_read_is_kept_raw_with_the_reason(
     app: App, body: bytes, headers: dict[str, str], says: str
 ) -> None:
@@ -338,6 +352,7 @@ async def test_an_event_from_outside_reaches_the_handler_of_its_type(app: App) -
     ],
     ids=repr,
 )
+@pytest.mark.bad_input(43)
 async def test_a_known_type_that_does_not_fit_is_a_dead_letter_with_the_field(
     app: App, attributes: dict[str, Any], says: str
 ) -> None:
@@ -358,6 +373,7 @@ async def test_a_known_type_that_does_not_fit_is_a_dead_letter_with_the_field(
     assert seen == [Packed("another", "large")]
 
 
+@pytest.mark.bad_input(43)
 async def test_a_field_that_is_not_known_is_passed_over(app: App) -> None:
     seen: list[Packed] = []
 
@@ -371,6 +387,7 @@ async def test_a_field_that_is_not_known_is_passed_over(app: App) -> None:
     assert seen == [Packed("o", "s")]
 
 
+@pytest.mark.bad_input(43)
 async def test_an_event_of_an_unknown_type_is_kept_in_the_log(app: App) -> None:
     async with app:
         assert await app.receive(foreign(type="com.example.unheard.of")) == 1
@@ -378,6 +395,7 @@ async def test_an_event_of_an_unknown_type_is_kept_in_the_log(app: App) -> None:
         assert [envelope.type for envelope in await log(app)] == ["com.example.unheard.of"]
 
 
+@pytest.mark.bad_input(45)
 async def test_control_headers_of_others_do_nothing(app: App) -> None:
     forged = {"tidings-attempt": "1000000000", "tidings-position": "9", "epoch": "-1", "trace": "x"}
     attempts: list[int] = []
@@ -393,6 +411,7 @@ async def test_control_headers_of_others_do_nothing(app: App) -> None:
     assert attempts == [1]
 
 
+@pytest.mark.bad_input(46)
 async def test_the_same_event_twice_is_handled_once_and_ids_of_other_sources_do_not_matter(app: App) -> None:
     seen: list[str] = []
 
@@ -407,6 +426,7 @@ async def test_the_same_event_twice_is_handled_once_and_ids_of_other_sources_do_
     assert sorted(seen) == ["one 1", "two 1"]
 
 
+@pytest.mark.bad_input(47)
 async def test_a_time_that_is_years_off_is_stored_and_never_used_for_order(app: App) -> None:
     seen: list[str] = []
 
@@ -422,6 +442,7 @@ async def test_a_time_that_is_years_off_is_stored_and_never_used_for_order(app: 
     assert seen == ["first", "second"]
 
 
+@pytest.mark.bad_input(45)
 async def test_a_forged_stream_does_not_get_into_a_history(app: App) -> None:
     accounts = Decider("account", initial=0, decide=decide, evolve=evolve)
     async with app:
@@ -432,6 +453,7 @@ async def test_a_forged_stream_does_not_get_into_a_history(app: App) -> None:
         assert await app.append(accounts, "a", Opened("a"), expected=1) == 2
 
 
+@pytest.mark.bad_input(51)
 async def test_a_tombstone_takes_a_record_away_and_is_unreadable_where_there_is_none(tmp_path: Path) -> None:
     customers = Replica(Customer)
     app = App(f"sqlite:{tmp_path}/shop.db", customers)

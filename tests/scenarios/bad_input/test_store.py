@@ -62,6 +62,8 @@ async def test_three_slashes_are_absolute_and_none_are_relative_to_the_process(
     async with App("sqlite:shop.db"):
         assert (tmp_path / "shop.db").exists()
     await refuses("sqlite:///no-such-folder/shop.db", "TID-501", "/no-such-folder/shop.db", "mkdir -p /no-such-folder")
+    (tmp_path / "file").touch()
+    await refuses("sqlite:file/shop.db", "TID-501", f"{tmp_path}/file/shop.db", f"{tmp_path}/file is a file")
     await refuses("sqlite:missing/shop.db", "TID-501", f"{tmp_path}/missing/shop.db", f"mkdir -p {tmp_path}/missing")
 
 

@@ -24,6 +24,7 @@ READING = ["status", "tail", "events ls", "events show 1", "events trace 2", "de
 
 
 @pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.bad_input(53)
 def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:
     done = tidings(*command.split(), "--help", cwd=tmp_path)
     assert done.code == 0
@@ -31,6 +32,7 @@ def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:
     assert done.err == ""
 
 
+@pytest.mark.bad_input(53)
 def test_a_newcomer_without_an_app_gets_the_help(tmp_path: Path) -> None:
     done = tidings(cwd=tmp_path)
     assert done.code == 0
@@ -62,6 +64,7 @@ def test_without_a_command_it_shows_how_the_app_here_stands_and_what_to_do_next(
         ("status --app app:app --store sqlite:shop.db", "both --app and --store"),
     ],
 )
+@pytest.mark.bad_input(53)
 def test_a_wrong_command_line_is_answered_in_three_lines(shop: Path, arguments: str, told: str) -> None:
     done = tidings(*arguments.split(), cwd=shop)
     assert done.code == 2
@@ -99,6 +102,7 @@ def test_a_pipe_gets_tab_separated_values_and_a_terminal_a_table(shop: Path) -> 
     assert "no such mailbox: bad@example.com" in shown.out
 
 
+@pytest.mark.bad_input(54)
 def test_no_color_is_respected(shop: Path) -> None:
     coloured = on_terminal("dead", "show", "99", cwd=shop)
     assert "\x1b[" in coloured.out
@@ -108,6 +112,7 @@ def test_no_color_is_respected(shop: Path) -> None:
 
 
 @pytest.mark.parametrize("command", [*READING, "", "--help", "dead redrive --help", "doctor"])
+@pytest.mark.bad_input(54)
 def test_a_terminal_of_twenty_columns_is_enough(shop: Path, command: str) -> None:
     done = on_terminal(*command.split(), cwd=shop, width=20)
     assert done.code == 0
@@ -115,6 +120,7 @@ def test_a_terminal_of_twenty_columns_is_enough(shop: Path, command: str) -> Non
 
 
 @pytest.mark.parametrize("command", [*READING, "", "--help", "doctor"])
+@pytest.mark.bad_input(54)
 def test_a_locale_without_unicode_is_enough(shop: Path, command: str) -> None:
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
     done = tidings(*command.split(), cwd=shop, **plain)
@@ -141,6 +147,7 @@ def in_shell(line: str, cwd: Path) -> Done:
 
 
 @pytest.mark.parametrize("command", ["events ls", "tail -n 100", "--help", "events ls -o ndjson"])
+@pytest.mark.bad_input(54)
 def test_a_reader_that_has_enough_is_no_error(shop: Path, command: str) -> None:
     done = in_shell(f"TIDINGS {command} | head -1; echo ${{PIPESTATUS[0]}}", shop)
     assert done.out.splitlines()[-1] == "0"
@@ -167,6 +174,7 @@ def test_a_full_disk_under_the_output_is_told(shop: Path) -> None:
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&-"])
+@pytest.mark.bad_input(54)
 def test_closed_streams_are_survived(shop: Path, closed: str) -> None:
     done = in_shell(f"TIDINGS status {closed}", shop)
     assert done.code == 0

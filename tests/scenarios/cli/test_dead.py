@@ -124,6 +124,7 @@ def test_some_can_be_chosen(sad_shop: Path, verb: str, options: list[str], left:
 
 
 @pytest.mark.parametrize("verb", ["redrive", "discard"])
+@pytest.mark.bad_input(56)
 def test_a_dry_run_changes_nothing_and_counts(sad_shop: Path, verb: str) -> None:
     done = tidings("dead", verb, "--all", "--dry-run", "-o", "json", cwd=sad_shop)
     assert done.code == 0
@@ -133,6 +134,7 @@ def test_a_dry_run_changes_nothing_and_counts(sad_shop: Path, verb: str) -> None
 
 
 @pytest.mark.parametrize("verb", ["redrive", "discard"])
+@pytest.mark.bad_input(57)
 def test_without_a_terminal_nothing_happens_unless_confirmed(sad_shop: Path, verb: str) -> None:
     done = tidings("dead", verb, "--all", cwd=sad_shop)
     assert done.code == 2
@@ -141,6 +143,7 @@ def test_without_a_terminal_nothing_happens_unless_confirmed(sad_shop: Path, ver
     assert standing(sad_shop) == (0, 1, 4)
 
 
+@pytest.mark.bad_input(57)
 def test_on_a_terminal_it_asks(sad_shop: Path) -> None:
     refused = on_terminal("dead", "discard", "--all", cwd=sad_shop, typed="n\n")
     assert refused.code == 1
@@ -161,6 +164,7 @@ def test_what_was_parked_follows_when_its_dead_letter_is_discarded(sad_shop: Pat
     assert [row["key"] for row in sent].count("bad1") == 1
 
 
+@pytest.mark.bad_input(56)
 def test_a_choice_that_matches_nothing_is_fine_and_one_of_nothing_is_not(sad_shop: Path) -> None:
     none = tidings("dead", "redrive", "--key", "nobody", "--yes", "-o", "json", cwd=sad_shop)
     assert (none.code, none.data["matched"]) == (0, 0)
@@ -180,6 +184,7 @@ def test_redriving_twice_is_harmless(sad_shop: Path) -> None:
     assert tidings("dead", "redrive", "2", "--yes", cwd=sad_shop).code == 3
 
 
+@pytest.mark.bad_input(56)
 def test_many_are_redriven_in_chunks_with_progress(new_shop: Path) -> None:
     python(MANY, "20000", cwd=new_shop)
     done = tidings("dead", "redrive", "--all", "--yes", "-o", "json", cwd=new_shop)
@@ -196,6 +201,7 @@ def test_a_bar_shows_on_a_terminal(new_shop: Path) -> None:
     assert "5000/5000" in shown
 
 
+@pytest.mark.bad_input(56)
 def test_ctrl_c_stops_between_chunks_and_tells_how_far_it_came(new_shop: Path) -> None:
     python(MANY, "10000", cwd=new_shop)
     with started("dead", "redrive", "--all", "--yes", "--rate", "500", cwd=new_shop) as redrive:
@@ -208,6 +214,7 @@ def test_ctrl_c_stops_between_chunks_and_tells_how_far_it_came(new_shop: Path) -
     assert 1_000 <= retrying < 10_000
 
 
+@pytest.mark.bad_input(56)
 def test_redriving_stops_while_the_handler_still_fails(new_shop: Path) -> None:
     (new_shop / "broken").touch()
     place(*(f"bad{number}" for number in range(60)), cwd=new_shop)

@@ -121,6 +121,7 @@ def hostile_shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ["events ls", "events show 1", "events trace 1", "tail", "dead ls", "dead show 1", "dead redrive 1 --dry-run"],
 )
 @pytest.mark.parametrize("form", ["", "-o json"])
+@pytest.mark.bad_input(48)
 def test_what_strangers_wrote_cannot_move_the_cursor(hostile_shop: Path, command: str, form: str) -> None:
     done = tidings(*command.split(), *form.split(), cwd=hostile_shop)
     assert done.code == 0, done.err
@@ -142,6 +143,7 @@ def test_json_keeps_every_character_and_every_digit(hostile_shop: Path) -> None:
     assert data["event"]["data"] == {"order_id": HOSTILE, "email": f"bad{HOSTILE}", "total": 2**53 + 1}
 
 
+@pytest.mark.bad_input(48)
 def test_data_that_is_no_json_and_a_line_of_ten_megabytes_are_shown(shop: Path) -> None:
     connection = sqlite3.connect(shop / "shop.db")
     connection.execute("UPDATE tidings_log SET data = x'00ff1b5b324a' WHERE position = 1")

@@ -4,6 +4,8 @@ import signal
 import sqlite3
 from pathlib import Path
 
+import pytest
+
 from tests.scenarios.cli.conftest import place, python
 from tests.scenarios.cli.terminal import on_terminal, started, tidings
 
@@ -50,6 +52,7 @@ def test_a_rebuild_goes_on_beside_a_worker(shop: Path) -> None:
         run.until(lambda: revenue(shop) == expected)
 
 
+@pytest.mark.bad_input(57)
 def test_a_rebuild_asks_first(shop: Path) -> None:
     spoil(shop)
     assert tidings("projection", "rebuild", "revenue", cwd=shop).code == 2

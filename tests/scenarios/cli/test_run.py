@@ -34,6 +34,7 @@ def works(command: Started) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.bad_input(55)
 def test_it_handles_what_is_published_and_drains_when_asked(new_shop: Path, number: signal.Signals) -> None:
     with started("run", "app:app", cwd=new_shop) as run:
         run.until(lambda: works(run))
@@ -48,6 +49,7 @@ def test_it_handles_what_is_published_and_drains_when_asked(new_shop: Path, numb
     assert group(new_shop)["lag"] == 0
 
 
+@pytest.mark.bad_input(55)
 def test_handlers_that_outlast_the_drain_are_cut_short_and_come_again(new_shop: Path) -> None:
     place("ada", cwd=new_shop)
     (new_shop / "slow").touch()
@@ -63,6 +65,7 @@ def test_handlers_that_outlast_the_drain_are_cut_short_and_come_again(new_shop: 
         run.until(lambda: tidings("events", "ls", "--type", "ParcelSent", "-o", "ids", cwd=new_shop).out)
 
 
+@pytest.mark.bad_input(55)
 def test_a_second_ctrl_c_aborts_and_says_how_many_are_left(new_shop: Path) -> None:
     place("ada", "bob", cwd=new_shop)
     (new_shop / "slow").touch()
@@ -109,6 +112,7 @@ def test_a_killed_worker_is_replaced(new_shop: Path) -> None:
     assert "ended by SIGKILL; it starts again in 0.5 s" in run.log
 
 
+@pytest.mark.bad_input(52)
 def test_a_message_that_kills_its_worker_ends_as_a_dead_letter(new_shop: Path) -> None:
     (new_shop / "crash").touch()
     place("ada", "bad", "bob", cwd=new_shop)
@@ -164,6 +168,7 @@ def test_workers_wait_for_a_store_that_is_not_there_yet(new_shop: Path) -> None:
         (":", 2, "MODULE:APP"),
     ],
 )
+@pytest.mark.bad_input(58)
 def test_a_wrong_spec_is_answered_with_the_right_one(new_shop: Path, spec: str, code: int, told: str) -> None:
     done = tidings("run", spec, cwd=new_shop)
     assert done.code == code
@@ -172,6 +177,7 @@ def test_a_wrong_spec_is_answered_with_the_right_one(new_shop: Path, spec: str, 
     assert not (new_shop / "shop.db").exists()
 
 
+@pytest.mark.bad_input(58)
 def test_an_app_that_breaks_on_import_shows_its_own_lines_and_none_of_ours(new_shop: Path) -> None:
     (new_shop / "prices.py").write_text("def load():\n    return {}['vat']\n\nVAT = load()\n")
     (new_shop / "app.py").write_text("import prices\n")
@@ -193,6 +199,7 @@ def test_an_app_that_breaks_on_import_shows_its_own_lines_and_none_of_ours(new_s
         ("raise ValueError('\\x1b[2J\\u202e')\n", r"ValueError: \x1b[2J\u202e"),
     ],
 )
+@pytest.mark.bad_input(58)
 def test_whatever_an_import_raises_is_told(new_shop: Path, source: str, told: str) -> None:
     (new_shop / "app.py").write_text(source)
     done = tidings("run", "app:app", cwd=new_shop)
@@ -230,6 +237,7 @@ async def sleep_on():
 """
 
 
+@pytest.mark.bad_input(22)
 def test_it_waits_no_longer_than_it_must_for_a_handler_that_will_not_be_cancelled(new_shop: Path) -> None:
     source = new_shop / "app.py"
     source.write_text(source.read_text().replace("await asyncio.sleep(600)", "await sleep_on()") + STUBBORN)
@@ -242,6 +250,7 @@ def test_it_waits_no_longer_than_it_must_for_a_handler_that_will_not_be_cancelle
         assert run.process.wait(PATIENCE) == 143
 
 
+@pytest.mark.bad_input(70)
 def test_a_store_that_goes_away_stops_it_loudly(new_shop: Path) -> None:
     with started("run", "app:app", cwd=new_shop) as run:
         run.until(lambda: works(run))

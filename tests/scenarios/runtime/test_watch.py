@@ -12,6 +12,7 @@ from tidings import App, Key, event
 from tidings.runtime.clock import Clock
 
 
+@pytest.mark.bad_input(22)
 async def test_a_handler_that_blocks_the_loop_is_shown_with_its_stack(
     url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -28,6 +29,7 @@ async def test_a_handler_that_blocks_the_loop_is_shown_with_its_stack(
     assert "in hog" in warning
 
 
+@pytest.mark.bad_input(29)
 async def test_a_wall_clock_that_moves_back_is_reported_once_and_changes_no_order(
     url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -59,6 +61,7 @@ async def test_a_wall_clock_that_moves_back_is_reported_once_and_changes_no_orde
     assert len([record for record in caplog.records if "moved back" in record.getMessage()]) == 1
 
 
+@pytest.mark.bad_input(25)
 async def test_a_subscription_to_a_name_nobody_publishes_suggests_the_nearest(
     url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -77,6 +80,7 @@ async def test_a_subscription_to_a_name_nobody_publishes_suggests_the_nearest(
     assert "nobody published OrderPlacd lately; did you mean OrderPlaced?" in caplog.text
 
 
+@pytest.mark.bad_input(22)
 async def test_a_returned_value_that_is_no_message_is_reported_once(url: str, caplog: pytest.LogCaptureFixture) -> None:
     app = App(url)
 

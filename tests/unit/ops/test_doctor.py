@@ -23,6 +23,7 @@ from tidings.ops import doctor
         ((4, 0, 0), "ok"),
     ],
 )
+@pytest.mark.bad_input(34)
 def test_sqlite_with_the_wal_reset_bug_is_told(version: tuple[int, int, int], verdict: str) -> None:
     found = doctor._sqlite(version)
     assert found.verdict == verdict

@@ -264,7 +264,7 @@ class Committer:
         if lost:
             self._is_gone = True
             raise StoreGone(
-                f"{lost} was deleted, renamed or replaced while it was open; nothing more is written",
+                f"{lost} was deleted, renamed, replaced or truncated while it was open; nothing more is written",
                 "stop every process that uses it, put the right file in its place, and start again",
                 path=self._file,
             )

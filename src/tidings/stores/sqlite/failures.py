@@ -104,6 +104,8 @@ def cure_for(path: str) -> str:
         return "give the path of a file, not of a directory"
     if not here.parent.exists():
         return f"create the directory first: mkdir -p {here.parent}"
+    if not here.parent.is_dir():
+        return f"{here.parent} is a file: give a path in a directory"
     if not may(here.parent, os.W_OK | os.X_OK):
         return f"make the directory {here.parent} writable for this user: SQLite keeps files beside the database"
     return "make the file writable for this user, or use another path"

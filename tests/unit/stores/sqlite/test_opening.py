@@ -241,6 +241,7 @@ async def test_a_forked_child_cannot_use_the_store_and_harms_nothing(store: Sqli
     assert path.with_name("shop.db-wal").exists()
 
 
+@pytest.mark.bad_input(69)
 def test_eight_processes_may_create_one_store_at_once(path: Path) -> None:
     processes = [start("open_and_append", path) for _ in range(8)]
     assert [told(process) for process in processes] == ["ready"] * 8
@@ -258,6 +259,7 @@ async def test_a_lock_file_that_is_a_link_is_not_followed(path: Path) -> None:
     assert not victim.exists()
 
 
+@pytest.mark.bad_input(33)
 def test_network_file_systems_are_told_from_local_ones(tmp_path: Path) -> None:
     mounts = tmp_path / "mounts"
     mounts.write_text(
