@@ -114,6 +114,7 @@ def bury_late() -> None:
     async def later(pump, ops):
         for feed, op in ops:
             if any(row.state == "dead" for row in op.hold):
+                await asyncio.sleep(0.01)  # as long as another server takes to accept it
                 await pump._commit(feed, halves(op)[1])
 
     async def batch(self, following):

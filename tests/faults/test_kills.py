@@ -10,7 +10,7 @@ import pytest
 KILLS = int(os.environ.get("TIDINGS_KILLS", "600"))
 
 
-def campaign(scene, kills, seed=1, *, publisher=None, worker=None):
+def campaign(scene, kills, seed=1, *, publisher=None, worker=None, life=(0.003, 0.023)):
     """Two publishers and two workers on one file; each is killed 3 to 23 ms after it is at work, and started again."""
     chance = random.Random(seed)
     starts = {"publisher": publisher or scene.publisher, "worker": worker or scene.worker}
@@ -31,7 +31,7 @@ def campaign(scene, kills, seed=1, *, publisher=None, worker=None):
             selector.unregister(key.fileobj)
             child, _role = key.data
             assert child.wait_ready(0), f"a child ended by itself with {child.wait()}:\n{scene.log()}"
-            doomed[key.data] = time.monotonic() + chance.uniform(0.003, 0.023)
+            doomed[key.data] = time.monotonic() + chance.uniform(*life)
         for (child, role), moment in list(doomed.items()):
             if moment <= time.monotonic():
                 del doomed[child, role]

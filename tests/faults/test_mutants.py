@@ -27,9 +27,10 @@ from tidings.testing.sim import simulate
 CAUGHT = set()
 
 
-def under_kills(scene, kills=60, pause=None, **publishing):
-    """A campaign of kills on a product with a bug."""
-    campaign(scene, kills, publisher=partial(scene.publisher, **publishing), worker=partial(scene.worker, pause))
+def under_kills(scene, kills=60, pause=None, life=(0.01, 0.04), **publishing):
+    """A campaign of kills on a product with a bug; processes live a little longer, to get into trouble."""
+    starts = {"publisher": partial(scene.publisher, **publishing), "worker": partial(scene.worker, pause)}
+    campaign(scene, kills, life=life, **starts)
     scene.heal()
     return scene.report().broken
 
@@ -146,9 +147,9 @@ CASES = {
     "M7": (trusting, "G26"),
     "M8": (cancelled, "G24"),
     "M9": (under_kills, "G7"),
-    "M10": (partial(under_kills, kills=80, ways=["publish", "notice"], wishes=["", "dead"]), "G20"),
+    "M10": (partial(under_kills, life=(0.02, 0.08), ways=["publish", "notice"], wishes=["", "dead"]), "G20"),
     "M12": (under_kills, "G16"),
-    "M13": (partial(under_kills, ways=["notice"], wishes=["", "sometimes"]), "G5"),
+    "M13": (partial(under_kills, kills=80, ways=["notice"], wishes=["", "sometimes"]), "G5"),
     "M19": (unreadable, "G21"),
     "M24": (forgotten, "G8"),
     "M25": (called_a_failure, "G4"),
