@@ -51,7 +51,14 @@ async def _cut(pump: Pump) -> list[Delivery]:
     for task in pump.tasks:
         task.cancel()
     if pump.tasks:
-        await asyncio.wait(pump.tasks, timeout=LAST)
+        _, stubborn = await asyncio.wait(pump.tasks, timeout=LAST)
+        if stubborn:
+            log.warning(
+                "%s: %d handlers go on although they were cancelled, in %s; catch CancelledError only to raise it again",
+                pump.group,
+                len(stubborn),
+                pump.subscription.where,
+            )
     left = {at: item for at, item in pump.running.items() if at not in pump.void and at not in pump.committing}
     pump.void.update(left)
     return list(left.values())

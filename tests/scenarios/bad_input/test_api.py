@@ -247,7 +247,9 @@ async def test_options_of_a_handler_say_their_range_and_its_place(url: str) -> N
 
 
 @pytest.mark.bad_input(22)
-async def test_a_handler_that_will_not_be_cancelled_cannot_hold_up_a_drain(url: str) -> None:
+async def test_a_handler_that_will_not_be_cancelled_cannot_hold_up_a_drain(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     app = App(url, drain=0.1)
     begun, may_end = asyncio.Event(), False
 
@@ -269,6 +271,9 @@ async def test_a_handler_that_will_not_be_cancelled_cannot_hold_up_a_drain(url: 
             await running_app
         (backlog,) = await app.store.backlog()
         assert backlog.lag + backlog.parked + backlog.retrying == 1, "it is not acknowledged"
+        (warning,) = [text for each in caplog.records if "although they were cancelled" in (text := each.getMessage())]
+        assert "stubborn (" in warning
+        assert "test_api.py:" in warning
         may_end = True
 
 
@@ -293,6 +298,10 @@ RAISED: list[Callable[[], BaseException]] = [
     lambda: RecursionError("deep"),
     lambda: ExceptionGroup("several", [ValueError("a"), TypeError("b")]),
     lambda: ValueError("\x1b[31m\r\nfake: line\udc80\0" + "x" * 100_000),
+    lambda: errors.StoreFull("another app's disk is full"),
+    lambda: errors.StoreGone("another app's file is gone"),
+    lambda: errors.OutcomeUnknown("another app's disk failed"),
+    lambda: errors.Fenced("by somebody else"),
     _Unshowable,
     _Unpicklable,
 ]

@@ -41,7 +41,7 @@ def dies_at(statement: int, url: str) -> bool:
 @pytest.mark.bad_input(69)
 def test_a_kill_while_the_store_is_made_leaves_one_that_the_next_one_makes(tmp_path: Path) -> None:
     statement = -1
-    while dies_at(statement, url := f"sqlite:{tmp_path}/{statement + 1}/../shop{statement + 1}.db"):
+    while dies_at(statement, url := f"sqlite:{tmp_path}/shop{statement + 1}.db"):
         with App(url).blocking() as b:
             assert b.publish(Order("a")) == 1
         statement += 1
@@ -71,7 +71,7 @@ async def test_an_old_backup_put_back_is_whole_and_work_goes_on_from_there(url: 
         assert await app.store.head() == 1
         assert await app.publish(Order("d")) == 2
         await app.run(until_idle=True)
-    assert got == ["a", "b", "c", "d"] or sorted(got) == ["a", "b", "c", "d"]
+    assert sorted(got) == ["a", "b", "c", "d"]
 
 
 def deleted(path: Path) -> None:

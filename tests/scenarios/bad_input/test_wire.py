@@ -106,7 +106,7 @@ async def test_each_group_parks_or_skips_behind_what_it_cannot_read_and_both_kee
             for group in seen
         }
         assert await app.store.head() == 7, "what nobody knows is kept in the log"
-    assert seen == {"parks": ["other"], "skips": ["5", "other"]} or seen["skips"] == ["other", "5"]
+    assert {group: sorted(ids) for group, ids in seen.items()} == {"parks": ["other"], "skips": ["5", "other"]}
     assert states["parks"] == [("0", "dead"), *((number, "parked") for number in "1235")]
     assert states["skips"] == [(number, "dead") for number in "0123"]
 
