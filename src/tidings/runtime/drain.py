@@ -54,7 +54,7 @@ async def _cut(pump: Pump) -> list[Delivery]:
         _, stubborn = await asyncio.wait(pump.tasks, timeout=LAST)
         if stubborn:
             log.warning(
-                "%s: %d handlers go on although they were cancelled, in %s; catch CancelledError only to raise it again",
+                "%s: %d handlers go on although they were cancelled, in %s; raise a CancelledError again",
                 pump.group,
                 len(stubborn),
                 pump.subscription.where,
