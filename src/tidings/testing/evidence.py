@@ -111,6 +111,10 @@ class Facts(msgspec.Struct):
     txn: str | None = None
 
 
+_OUTWEIGHS = {"invoke": 0, "fail": 1, "unknown": 2, "ok": 3}
+"""Of several tries with one id: one that succeeded is a success, and one that may have is not undone by a failure."""
+
+
 class Evidence:
     """The history and the final reading, indexed once.
 
@@ -122,7 +126,7 @@ class Evidence:
         facts: Position -> what the message says about itself.
         tags: Transaction tags that messages carry.
         invoked: Id or tag -> the record that announced it.
-        last_word: Id or tag -> how it ended for the client; "ok" outweighs an earlier failure, and "invoke" is open.
+        last_word: Id or tag -> how it ended for the client, over all times it was tried; "invoke" is open.
         effects: Group -> its effects, in the order of their commits.
         held: Group -> id -> held delivery.
     """
@@ -168,7 +172,7 @@ class Evidence:
             if record.ph == "invoke":
                 self.invoked.setdefault(name, record)
                 self.last_word.setdefault(name, "invoke")
-            elif self.last_word.get(name) != "ok":
+            elif _OUTWEIGHS[record.ph] >= _OUTWEIGHS[self.last_word.get(name, "invoke")]:
                 self.last_word[name] = record.ph
 
     def logged(self, record: Record) -> bool:

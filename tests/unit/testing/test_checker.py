@@ -194,6 +194,13 @@ def test_an_unknown_outcome_may_be_either(run):
     assert not run.check().broken
 
 
+def test_a_failure_after_an_unknown_outcome_leaves_it_unknown(run):
+    run.records = [r for r in run.records if not (r.op == "publish" and r.ph == "ok" and r.id == "id-3")]
+    run.note("publish", "unknown", id="id-3")
+    run.note("publish", "fail", id="id-3", reason="StoreUnavailable")
+    assert not run.check().broken
+
+
 def test_one_id_at_two_positions_breaks_g4(run):
     twice = msgspec.structs.replace(run.log[0], position=4)
     assert "G4" in broken(run.check(log=[*run.log, twice]))
