@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ _PAGE = 4096
 _COMMIT, _CHANGE = 9_000, 900
 """Bytes of WAL that a commit, and each row in it, are estimated to take."""
 _CAREFUL_BATCHES = 64
+QUICK = 0.001
+"""Seconds of a commit, as a moving mean, up to which an event loop does a lone one itself."""
 
 
 class Committer:
@@ -53,6 +56,7 @@ class Committer:
         self.changes.committed()
         self.checked: set[str] = set()  # statements of handlers that were looked at
         self._durable = True
+        self._pace = QUICK / 2
         self._careful = 0
         self._since_checkpoint = 0
         self._changed_before = 0
@@ -62,6 +66,20 @@ class Committer:
 
     def commit_all(self, ops: Sequence[Op]) -> tuple[list[Outcome], bool]:
         """Apply operations in order in one commit. Returns (result, error) of each, and whether readers should look."""
+        began = time.perf_counter()
+        try:
+            return self._commit_all(ops)
+        finally:
+            self._pace += (time.perf_counter() - began - self._pace) / 8
+
+    def commit_at_once(self, op: Op) -> tuple[list[Outcome], bool] | None:
+        """Commit one operation if that needs no waiting and commits are quick here; None when not."""
+        if self._pace > QUICK or not self._turnstile.try_enter():
+            return None
+        self._turnstile.leave()
+        return self.commit_all((op,))
+
+    def _commit_all(self, ops: Sequence[Op]) -> tuple[list[Outcome], bool]:
         if len(ops) == 1 and not self._careful and (row := log.lone_row(ops[0])):
             outcome = self._append_alone(row)
             if outcome is not None:

@@ -203,7 +203,7 @@ class SqliteStore:
         writer = self._writer
         if type(writer) is Writer:
             future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-            writer.submit(op, future)
+            writer.submit_here(op, future)
             return await future
         if writer is None:
             self._is_open()
