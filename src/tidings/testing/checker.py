@@ -188,8 +188,8 @@ def _dead(evidence: Evidence, verdicts: Verdicts, group: Group) -> None:
             verdicts["G20"].expect(same, f"{where} is not what the log has there")
             verdicts["G20"].expect(item.reason, f"{where} does not say why")
             if group.attempts is not None and id_ not in unreadable:
-                tried = f"{item.attempt} of {group.attempts} attempts"
-                verdicts["G20"].expect(item.attempt == group.attempts, f"{where} gave up after {tried}: {item.reason}")
+                spent = f"{item.attempt} of {group.attempts} attempts"
+                verdicts["G20"].expect(item.attempt == group.attempts, f"{where} gave up after {spent}: {item.reason}")
 
 
 def _body(of: Envelope | Held) -> tuple[object, ...]:
