@@ -83,13 +83,14 @@ class World:
         draw = self.random.random
         self.weather = Weather(
             random.Random(f"weather {seed}"),
-            slow=self.random.choice([0.0002, 0.002, 0.02]),
+            slow=self.random.choice([0.001, 0.01, 0.1]),
             failing=self.random.choice([0.0, 0.0, 0.01, 0.05]),
             unknown=self.random.choice([0.0, 0.0, 0.01, 0.05]),
             noted=lambda reason: self.fault(0, reason),
         )
         self.patience = self.random.choice([0.0, 0.01, 0.3, 2 * LEASE])
         self.calm = self.random.choice([0.05, 0.2, 0.8])
+        self.peace = self.random.choice([0.2, 0.5, 1.5])
         faults = [self.crash, self.crash_soon, self.freeze, self.jump, self.drain, self.crash_publisher]
         self.faults = [fault for fault in faults if draw() < 0.6] or [self.crash]
         self.workers = {}
@@ -231,7 +232,7 @@ class World:
             self.start_publisher()
         until = self.random.uniform(3, 12)
         while self.loop.time() < until:
-            await asyncio.sleep(self.random.expovariate(1 / self.calm))
+            await asyncio.sleep(self.random.expovariate(1 / self.peace))
             self.random.choice(self.faults)()
         await self.heal()
         shop = self.shop(None)

@@ -128,8 +128,9 @@ class SimLoop(asyncio.BaseEventLoop):
         return _Task(coro, loop=loop, serial=next(self._serial), **options)
 
     def _failed(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        error = context.get("exception")
-        self.failures.append(f"{context.get('message')}: {error!r}")
+        error, task = context.get("exception"), context.get("future") or context.get("task")
+        where = task.get_coro().__qualname__ if isinstance(task, asyncio.Task) else "a callback"
+        self.failures.append(f"{context.get('message')}: {where}: {error!r}")
 
     def run_in_executor(self, executor: object, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]  # noqa: ARG002
         """Run it when its turn comes, on this thread: threads are not deterministic."""
