@@ -33,6 +33,11 @@ class Lanes(Generic[T]):
         """Number of deliveries waiting or running."""
         return self.waiting + self.running
 
+    @property
+    def ready(self) -> int:
+        """Number of deliveries that may be taken now: those whose key is not being handled."""
+        return len(self._ready)
+
     def add(self, key: str | None, delivery: T) -> None:
         """Put a delivery at the end of the lane of its key."""
         self.waiting += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
@@ -15,6 +16,9 @@ from tidings.runtime.clock import MICROSECONDS, Clock
 
 CRASHES = 3
 """Starts that ended with the worker before a message becomes a dead letter, whatever its retry policy allows."""
+
+ALONE = 5.0
+"""Seconds that a suspect has for itself at most, and as many that it waits for the others to end."""
 
 WAITS = "waits behind an earlier one of its key"
 RELEASED = "released when its worker stopped"
@@ -40,7 +44,8 @@ class Intake:
         self._clock = clock
         self._any_held = True
         self._suspect = 0  # row id of the one that runs alone
-        self._waits = False  # True while a suspect waits for everything else to end
+        self._alone = 0.0  # until when, loop time
+        self._waits = 0.0  # until when another one waits for the others to end; 0.0 when none does
         self.rows: dict[int, Held] = {}
         self.parked: list[Held] = []
         self.superseded: list[Delivery] = []
@@ -76,14 +81,13 @@ class Intake:
             room: How many at most, about.
             in_memory: How many are being handled already.
         """
-        if self._suspect in self.rows:
+        if self._is_reserved():
             return []
         taken: list[Delivery] = []
-        self._waits = False
         if self.look and self._any_held:
             taken = await self._take_held(room, in_memory)
-            if self._waits or self._suspect in self.rows:
-                return taken  # it runs alone, so that only it can be to blame
+            if self._is_reserved() or self._waits:
+                return taken
         elif self.look:
             self.look, self.due = False, None
         fresh = await self._consumer.fetch(room - len(taken))
@@ -105,28 +109,35 @@ class Intake:
 
     async def _take_held(self, room: int, in_memory: int) -> list[Delivery]:
         self.look, self.due = False, None
+        waited, self._waits = self._waits, 0.0
         group, slots = self._consumer.group, self._key_slots()
         taken: list[Delivery] = []
         for row in await self._store.due(group, slots, self._clock.now(), room + len(self.rows)):
             if row.id in self.rows:
                 continue
-            suspect = row.reason == CRASHED and row.attempt > 1
             if row.reason == CRASHED and row.attempt >= max(CRASHES, self._subscription.retry.attempts):
                 self._bury(row)
                 continue
-            if suspect and (taken or in_memory):
-                self._waits = self.look = True
+            suspect = _is_suspect(row)
+            if suspect and self._suspect in self.rows:
+                continue
+            if suspect and (taken or in_memory) and (not waited or _time() < waited):
+                self.look, self._waits = True, waited or _time() + ALONE
                 return taken
             self.rows[row.id] = row
             taken.append(Delivery(row.envelope, row.attempt + 1, row.id))
             self.look = True  # there may be more
             if suspect:
-                self._suspect = row.id
+                self._suspect, self._alone = row.id, _time() + ALONE
                 return taken
         if not taken:
             self.due = await self._next_due(group, slots)
             self._any_held = bool(await self._store.held(group=group, limit=1)) or bool(self.parked)
         return taken
+
+    def _is_reserved(self) -> bool:
+        """True while a suspect runs: nothing is taken beside it, so that only it can be to blame."""
+        return self._suspect in self.rows and _time() < self._alone
 
     async def _next_due(self, group: str, slots: Sequence[int]) -> int | None:
         """When to look again. Rows that are being handled are due in the store; they must not count."""
@@ -134,7 +145,10 @@ class Intake:
             return await self._store.next_due(group, slots)
         soon = self._clock.now() + MICROSECONDS
         rows = await self._store.due(group, slots, soon, len(self.rows) + 1)
-        return min((row.due for row in rows if row.id not in self.rows), default=None)
+        others = (row for row in rows if row.id not in self.rows)
+        if self._suspect in self.rows:
+            others = (row for row in others if not _is_suspect(row))
+        return min((row.due for row in others), default=None)
 
     def _bury(self, row: Held) -> None:
         """A delivery whose handler stopped the worker again and again becomes a dead letter."""
@@ -166,3 +180,12 @@ class Intake:
     def _hold(self, envelope: Envelope, state: State, reason: str) -> None:
         group, now = self._consumer.group, self._clock.now()
         self.parked.append(Held(0, group, envelope.position, state, 0, 0, envelope, reason, since=now))
+
+
+def _is_suspect(row: Held) -> bool:
+    """True where two workers stopped during the delivery; it may be what stopped them."""
+    return row.reason == CRASHED and row.attempt > 1
+
+
+def _time() -> float:
+    return asyncio.get_running_loop().time()

@@ -16,6 +16,7 @@ from tidings.core.envelope import Envelope
 from tidings.core.operations import Delivery, Settle
 from tidings.errors import Fenced, OutcomeUnknown
 from tidings.runtime.dispatch import UNSEEN
+from tidings.runtime.intake import WAITS
 from tidings.runtime.outgoing import HANDLING
 from tidings.runtime.settlement import Ended
 from tidings.runtime.transaction import OPEN, OpenTransaction
@@ -26,10 +27,14 @@ if TYPE_CHECKING:
 log = logging.getLogger("tidings")
 
 
+SLOW = 1.0
+"""Seconds after which a handler is slow; what waits behind it then gives way when memory is full."""
+
+
 async def run_lane(pump: Pump) -> None:
     """Handle one delivery after the other until none may be taken."""
     while (delivery := pump.lanes.take()) is not None:
-        pump.running[id(delivery)] = delivery
+        pump.begin(delivery)
         tx = pump.transaction() if pump.subscription.transactional else None
         HANDLING.set(delivery.envelope)
         OPEN.set(tx)
@@ -62,6 +67,15 @@ async def conclude(pump: Pump, delivery: Delivery, tx: OpenTransaction | None, c
         pump.finish(delivery)
         raise
     pump.finish(delivery)
+
+
+def make_room(pump: Pump) -> None:
+    """Hold what waits behind slow handlers, so that deliveries of other keys fit into memory."""
+    since = asyncio.get_running_loop().time() - SLOW
+    slow = {pump.running[at].envelope.key for at, began in pump.began.items() if began < since} - {None}
+    if slow and pump.subscription.slots > 1:  # a group of one slot keeps one order over all keys
+        behind = pump.lanes.drop(lambda waiting: waiting.envelope.key in slow and not waiting.held)
+        pump.intake.release(behind, WAITS)
 
 
 async def calm() -> None:

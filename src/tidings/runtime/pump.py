@@ -22,22 +22,18 @@ from tidings.core.operations import CRASHED, Delivery, Held, Settle
 from tidings.core.ports import Consumer, Feed, Store
 from tidings.core.subscription import Subscription
 from tidings.errors import Fenced, OutcomeUnknown, StoreError, Unreadable
-from tidings.runtime.batch import LONGEST, run_batch
+from tidings.runtime.ahead import Ahead
+from tidings.runtime.batch import run_batch
 from tidings.runtime.catchup import reached
 from tidings.runtime.clock import MICROSECONDS, Clock
 from tidings.runtime.dispatch import Dispatch
 from tidings.runtime.intake import WAITS, Intake
-from tidings.runtime.lane import conclude, run_lane
+from tidings.runtime.lane import conclude, make_room, run_lane
 from tidings.runtime.outgoing import Outgoing
 from tidings.runtime.settlement import Ended, settlements
 from tidings.runtime.transaction import OpenTransaction
 
 log = logging.getLogger("tidings")
-
-MOST_AHEAD = 512
-"""Deliveries held in memory per subscription at most; fewer while handlers are slow."""
-
-LEAST_AHEAD = 32
 
 LONGEST_TRANSACTION = 10.0
 """Seconds a handler may hold the right to write; then its attempt fails, so that others can go on."""
@@ -71,6 +67,7 @@ class Pump:
         self.careful = 0  # batches still to be handled with a savepoint for each delivery
         self.suspends = not subscription.transactional  # until a handler was seen to await something else than its tx
         self.running: dict[int, Delivery] = {}  # by id(): hashing a delivery would hash its data
+        self.began: dict[int, float] = {}  # when each of them did, loop time
         self.void: set[int] = set()  # running ones whose slot was lost: whatever they end with is refused
         self.committing: set[int] = set()  # running ones whose commit is under way
         self.cutting = False  # True once running handlers are cancelled because the worker stops
@@ -82,8 +79,7 @@ class Pump:
         self._settled = False  # True while the pump waits, with nothing half committed
         self._owner: asyncio.Task[Any] | None = None
         self._broken: BaseException | None = None  # what ended a lane that should not have ended
-        self._ahead = LEAST_AHEAD
-        self._handed = 0.0
+        self.ahead = Ahead(subscription.concurrency)
 
     # ---- the loop ------------------------------------------------------------------------------------------------
 
@@ -102,26 +98,28 @@ class Pump:
         if self._broken is not None:
             broken, self._broken = self._broken, None
             raise broken
-        self._adapt()
+        self.ahead.adapt(busy=bool(len(self.lanes)))
         if asyncio.get_running_loop().time() >= self._claim_at:
             await self._claim()
-        room = self._ahead - self.in_memory
+        if self.in_memory >= self.ahead.room:
+            make_room(self)
+        room = self.ahead.room - self.in_memory
         taken = await self._take(room) if room > 0 else []
         await self.flush(taken)
         while taken and not self.suspends and not self.stopping:
-            self._handed = asyncio.get_running_loop().time()
+            self.ahead.handed(anew=True)
             taken = await run_batch(self, taken)
         if not taken:
             return False
         self.hand_over(taken)
         await asyncio.sleep(0)  # lets the lanes run before the next read
-        return self.in_memory < self._ahead
+        return self.in_memory < self.ahead.room
 
     async def _wait(self) -> None:
         if self.ended or self.intake.parked:
             return
         pause = self._claim_at - asyncio.get_running_loop().time()
-        if self.intake.due is not None and self.in_memory < self._ahead:  # without room, whatever ends sets `wake`
+        if self.intake.due is not None and self.in_memory < self.ahead.room:  # without room, whatever ends sets `wake`
             pause = min(pause, (self.intake.due - self.clock.now()) / MICROSECONDS)
         pause = max(0.0, min(pause, LOOK))
         try:
@@ -135,19 +133,6 @@ class Pump:
         """Deliveries taken and not yet settled."""
         return len(self.lanes) + len(self.ended)
 
-    def _adapt(self) -> None:
-        """Take more ahead while handlers keep up, less while they are slow: a crash makes all of it suspect."""
-        if not self._handed:
-            return
-        now = asyncio.get_running_loop().time()
-        if not len(self.lanes):
-            if now - self._handed < 2 * LONGEST:
-                self._ahead = min(MOST_AHEAD, self._ahead * 2)
-            self._handed = 0.0
-        elif now - self._handed > 5 * LONGEST:
-            self._ahead = max(LEAST_AHEAD, self._ahead // 2)
-            self._handed = now
-
     # ---- taking ---------------------------------------------------------------------------------------------------
 
     async def _take(self, room: int) -> list[Delivery]:
@@ -159,10 +144,10 @@ class Pump:
 
     async def take_more(self) -> list[Delivery]:
         """The next batch, if there is one right away and the leases are as they should be."""
-        self._adapt()
+        self.ahead.adapt(busy=bool(len(self.lanes)))
         if self.stopping or self.suspends or asyncio.get_running_loop().time() >= self._claim_at:
             return []
-        return await self._take(self._ahead)
+        return await self._take(self.ahead.room)
 
     def takes(self, delivery: Delivery) -> bool:
         """True when a delivery may be handled now; otherwise it is put where it belongs."""
@@ -181,8 +166,8 @@ class Pump:
         for delivery in taken:
             if self.takes(delivery):  # its key may have failed while the mark was committed
                 self.lanes.add(self._lane_of(delivery), delivery)
-        if taken and not self._handed:
-            self._handed = asyncio.get_running_loop().time()
+        if taken:
+            self.ahead.handed()
         self._staff()
 
     def _lane_of(self, delivery: Delivery) -> str | None:
@@ -192,7 +177,7 @@ class Pump:
     def _staff(self) -> None:
         if self.stopping:
             return
-        for _ in range(min(self.lanes.waiting, self.subscription.concurrency - len(self.tasks))):
+        for _ in range(min(self.lanes.ready, self.subscription.concurrency - len(self.tasks))):
             self._adopt(asyncio.create_task(run_lane(self)))
 
     def _adopt(self, task: asyncio.Task[None]) -> None:
@@ -204,6 +189,7 @@ class Pump:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._broken = error
             self.wake.set()
+        self._staff()  # what waited behind a detached handler is nobody's yet
 
     async def detach(
         self, delivery: Delivery, tx: OpenTransaction, rest: Sequence[Delivery], calling: Awaitable[Any]
@@ -217,7 +203,7 @@ class Pump:
             self._adopt(task)
         self.lanes.add(self._lane_of(delivery), delivery)
         self.lanes.take()  # the lanes are empty while batches run, so it is this one
-        self.running[id(delivery)] = delivery
+        self.begin(delivery)
         self.hand_over(rest)
         self._owner = None
         self.go_on()
@@ -226,11 +212,15 @@ class Pump:
         except Exception as error:  # noqa: BLE001 - raised by the task that pumps now
             self._broken = error
             self.wake.set()
-        self._staff()  # what waited behind it is nobody's yet
+
+    def begin(self, delivery: Delivery) -> None:
+        """A handler begins."""
+        self.running[id(delivery)] = delivery
+        self.began[id(delivery)] = asyncio.get_running_loop().time()
 
     def finish(self, delivery: Delivery) -> None:
         """A handler ended, one way or another: the next one of its key may be handled."""
-        del self.running[id(delivery)]
+        del self.running[id(delivery)], self.began[id(delivery)]
         self.void.discard(id(delivery))
         self.lanes.finish(self._lane_of(delivery))
         self.wake.set()

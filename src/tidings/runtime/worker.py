@@ -208,8 +208,8 @@ class Worker:
 
     async def _keep_beating(self) -> None:
         while True:
-            await self._beat()
             await asyncio.sleep(min(self.lease / 3, 2.0))
+            await self._beat()
 
     async def _beat(self) -> None:
         members: Sequence[str] = await self.store.write(Beat(self.app, self.member, self.lease))
