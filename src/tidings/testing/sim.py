@@ -129,7 +129,7 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def _failed(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error, task = context.get("exception"), context.get("future") or context.get("task")
-        where = task.get_coro().__qualname__ if isinstance(task, asyncio.Task) else "a callback"
+        where = getattr(task.get_coro(), "__qualname__", "?") if isinstance(task, asyncio.Task) else "a callback"
         self.failures.append(f"{context.get('message')}: {where}: {error!r}")
 
     def run_in_executor(self, executor: object, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]  # noqa: ARG002
