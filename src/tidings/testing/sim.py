@@ -162,11 +162,13 @@ class SimLoop(asyncio.BaseEventLoop):
 
 
 class _Task(asyncio.Task[Any]):
-    """A task that knows when it was born, among all tasks."""
+    """A task that knows when it was born, among all tasks, and whose it is."""
 
     def __init__(self, coro: Any, *, serial: int, **options: Any) -> None:
         super().__init__(coro, **options)
         self.serial = serial
+        context = options.get("context")
+        self.worker: Worker | None = WORKER.get() if context is None else context.get(WORKER)
 
 
 class _Nothing:
