@@ -129,6 +129,8 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def _failed(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error, task = context.get("exception"), context.get("future") or context.get("task")
+        if isinstance(task, _Task) and task.worker is not None and task.worker.crashed:
+            return  # whoever would have asked for it is dead
         where = getattr(task.get_coro(), "__qualname__", "?") if isinstance(task, asyncio.Task) else "a callback"
         self.failures.append(f"{context.get('message')}: {where}: {error!r}")
 
