@@ -2,7 +2,6 @@
 
 import asyncio
 import collections
-import os
 import random
 import shutil
 
@@ -10,14 +9,13 @@ import pytest
 
 from tests.faults.power import steps_by_name
 from tests.faults.processes import Scene
+from tests.faults.sizes import LONG, POINTS
 from tests.faults.workload import Publisher
 from tidings.testing.faults import Tracing
 
 CALLS = ["pwrite64", "fdatasync", "ftruncate", "unlink", "sendto", "flock", "write"]
-POINTS = int(os.environ.get("TIDINGS_POINTS", "12"))
-"""Places tried for each call, evenly over the scenario; 0 tries them all."""
 
-pytestmark = [pytest.mark.usefixtures("strace"), pytest.mark.timeout(3600 if not POINTS else 120)]
+pytestmark = [pytest.mark.usefixtures("strace"), pytest.mark.timeout(3600 if LONG else 120)]
 
 
 async def scenario(scene):

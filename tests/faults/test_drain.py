@@ -1,13 +1,12 @@
 """SIGTERM under load: what was begun is finished or released, nothing new is begun, and the process ends with 0."""
 
 import asyncio
-import os
 import random
 import time
 
 import pytest
 
-DRAINS = int(os.environ.get("TIDINGS_DRAINS", "200"))
+from tests.faults.sizes import DRAINS
 
 
 def dawdling(seconds):

@@ -1,13 +1,12 @@
 """kill -9 at any moment: nothing acknowledged is lost, nothing takes effect twice, order per key is kept."""
 
-import os
 import random
 import selectors
 import time
 
 import pytest
 
-KILLS = int(os.environ.get("TIDINGS_KILLS", "600"))
+from tests.faults.sizes import KILLS
 
 
 def campaign(scene, kills, seed=1, *, publisher=None, worker=None, life=(0.003, 0.023)):

@@ -1,14 +1,11 @@
 """The power is cut between any two writes to the disk: everything acknowledged before is there."""
 
-import os
-
 import pytest
 
 from tests.faults.power import recorded
+from tests.faults.sizes import LONG, STATES
 
-STATES = int(os.environ.get("TIDINGS_STATES", "600"))
-
-pytestmark = pytest.mark.usefixtures("strace")
+pytestmark = [pytest.mark.usefixtures("strace"), pytest.mark.timeout(3600 if LONG else 120)]
 
 
 def test_a_power_loss_loses_nothing_acknowledged(scene):

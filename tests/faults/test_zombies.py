@@ -1,14 +1,12 @@
 """A worker that sleeps through its lease and wakes up again commits nothing; a worker that dies is replaced in time."""
 
 import asyncio
-import os
 import time
 
 import pytest
 
+from tests.faults.sizes import ZOMBIES
 from tests.faults.workload import Noticed, Placed, body_digest
-
-ZOMBIES = int(os.environ.get("TIDINGS_ZOMBIES", "20"))
 
 
 def publish(scene, *messages):
@@ -62,6 +60,7 @@ def haunt(scene, number, lease):
     return True
 
 
+@pytest.mark.timeout(max(120, 3 * ZOMBIES))
 def test_a_zombie_commits_nothing(scene):
     lease = 0.3
     scene.options = {"lease": lease}

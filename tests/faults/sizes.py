@@ -1,0 +1,13 @@
+"""How much of each fault a run plays: little by default, a campaign under `make faults` (TIDINGS_KILLS=10000)."""
+
+import os
+
+KILLS = int(os.environ.get("TIDINGS_KILLS", "600"))
+LONG = KILLS >= 10_000
+
+ZOMBIES = 100 if LONG else 20
+DRAINS = 1000 if LONG else 200
+POINTS = 0 if LONG else 12
+"""Exact places tried for each system call, evenly over the scenario; 0 tries them all."""
+STATES = 20_000 if LONG else 600
+"""States of a disk after a power loss."""
