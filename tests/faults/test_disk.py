@@ -16,10 +16,10 @@ from tidings.testing.faults import Tracing
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 6 MiB of one's own."""
+    """A file system of 24 MiB of one's own."""
     if os.geteuid() != 0:
         pytest.skip("only root may mount a small file system to fill")
-    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "none", str(tmp_path)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "none", str(tmp_path)]
     done = subprocess.run(mount, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         pytest.skip(f"no small file system can be mounted here: {done.stderr.strip()}")
@@ -32,7 +32,7 @@ def test_a_full_disk_loses_nothing_and_work_goes_on_when_there_is_space(small_di
     try:
         scene.prepare()
         ballast = small_disk / "ballast"
-        ballast.write_bytes(bytes(4 << 20))
+        ballast.write_bytes(bytes(20 << 20))
         worker = scene.worker()
         worker.wait_ready()
         publisher = scene.child(lambda ready: asyncio.run(fill(scene, ready)))
