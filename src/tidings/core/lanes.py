@@ -38,6 +38,10 @@ class Lanes(Generic[T]):
         """Number of deliveries that may be taken now: those whose key is not being handled."""
         return len(self._ready)
 
+    def claims(self, key: str | None) -> bool:
+        """True while a delivery of the key waits or runs."""
+        return key in self._claimed
+
     def add(self, key: str | None, delivery: T) -> None:
         """Put a delivery at the end of the lane of its key."""
         self.waiting += 1

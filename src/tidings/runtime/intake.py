@@ -32,6 +32,7 @@ class Intake:
         parked: Deliveries to be held with the next commit.
         superseded: Deliveries that a newer one of their key replaces; they end unseen.
         failing: Keys whose failure is decided but not committed, with the one that failed: what follows is parked.
+        passed: Keys with a held delivery that is due but not taken, for an earlier one of the key has not ended.
         look: True when held deliveries may have become due.
         due: Microseconds since 1970 UTC when the next held delivery is due; None when none is.
     """
@@ -50,6 +51,7 @@ class Intake:
         self.parked: list[Held] = []
         self.superseded: list[Delivery] = []
         self.failing: dict[str, Envelope] = {}
+        self.passed: set[str | None] = set()
         self.look = True
         self.due: int | None = None
 
@@ -74,18 +76,19 @@ class Intake:
 
     # ---- taking --------------------------------------------------------------------------------------------------
 
-    async def take(self, room: int, in_memory: int) -> list[Delivery]:
+    async def take(self, room: int, in_memory: int, is_busy: Callable[[str | None], bool]) -> list[Delivery]:
         """Deliveries to hand over now: held ones that are due, then fresh ones; keys in trouble are parked.
 
         Args:
             room: How many at most, about.
             in_memory: How many are being handled already.
+            is_busy: True for keys of which one is.
         """
         if self._is_reserved():
             return []
         taken: list[Delivery] = []
         if self.look and self._any_held:
-            taken = await self._take_held(room, in_memory)
+            taken = await self._take_held(room, in_memory, is_busy)
             if self._is_reserved() or self._waits:
                 return taken
         elif self.look:
@@ -93,10 +96,11 @@ class Intake:
         fresh = await self._consumer.fetch(room - len(taken))
         if not fresh:
             return taken
-        if self._any_held or self.failing:
+        if self._any_held or self.failing or self.parked:
             keys = [envelope.key for envelope in fresh if envelope.key is not None]
             parks = self._subscription.on_dead == "park"
             blocked = await self._store.blocked(self._consumer.group, keys, dead=parks) | self.failing.keys()
+            blocked |= {row.envelope.key for row in self.parked if row.envelope.key and (parks or row.state != "dead")}
             for envelope in fresh:
                 if envelope.key in blocked:
                     self.park(envelope)
@@ -107,13 +111,17 @@ class Intake:
             self.superseded.extend(superseded)
         return taken + deliveries if taken else deliveries
 
-    async def _take_held(self, room: int, in_memory: int) -> list[Delivery]:
+    async def _take_held(self, room: int, in_memory: int, is_busy: Callable[[str | None], bool]) -> list[Delivery]:
         self.look, self.due = False, None
         waited, self._waits = self._waits, 0.0
         group, slots = self._consumer.group, self._key_slots()
         taken: list[Delivery] = []
-        for row in await self._store.due(group, slots, self._clock.now(), room + len(self.rows)):
+        self.passed.clear()
+        for row in await self._store.due(group, slots, self._clock.now(), room + in_memory):
             if row.id in self.rows:
+                continue
+            if is_busy(row.envelope.key) or row.envelope.key in self.failing:
+                self.passed.add(row.envelope.key)
                 continue
             if row.reason == CRASHED and row.attempt >= max(CRASHES, self._subscription.retry.attempts):
                 self._bury(row)
@@ -141,11 +149,11 @@ class Intake:
 
     async def _next_due(self, group: str, slots: Sequence[int]) -> int | None:
         """When to look again. Rows that are being handled are due in the store; they must not count."""
-        if not self.rows:
+        if not self.rows and not self.passed:
             return await self._store.next_due(group, slots)
         soon = self._clock.now() + MICROSECONDS
-        rows = await self._store.due(group, slots, soon, len(self.rows) + 1)
-        others = (row for row in rows if row.id not in self.rows)
+        rows = await self._store.due(group, slots, soon, len(self.rows) + len(self.passed) + 1)
+        others = (row for row in rows if row.id not in self.rows and row.envelope.key not in self.passed)
         if self._suspect in self.rows:
             others = (row for row in others if not _is_suspect(row))
         return min((row.due for row in others), default=None)

@@ -101,7 +101,7 @@ class Pump:
         self.ahead.adapt(busy=bool(len(self.lanes)))
         if asyncio.get_running_loop().time() >= self._claim_at:
             await self._claim()
-        if self.in_memory >= self.ahead.room:
+        if is_full := self.in_memory >= self.ahead.room:
             make_room(self)
         room = self.ahead.room - self.in_memory
         taken = await self._take(room) if room > 0 else []
@@ -110,7 +110,7 @@ class Pump:
             self.ahead.handed(anew=True)
             taken = await run_batch(self, taken)
         if not taken:
-            return False
+            return is_full and self.in_memory < self.ahead.room  # what ended made room
         self.hand_over(taken)
         await asyncio.sleep(0)  # lets the lanes run before the next read
         return self.in_memory < self.ahead.room
@@ -136,7 +136,7 @@ class Pump:
     # ---- taking ---------------------------------------------------------------------------------------------------
 
     async def _take(self, room: int) -> list[Delivery]:
-        taken = await self.intake.take(room, self.in_memory)
+        taken = await self.intake.take(room, self.in_memory, self.lanes.claims)
         if self.intake.superseded:
             self.ended.extend(Ended(delivery) for delivery in self.intake.superseded)
             self.intake.superseded.clear()
@@ -153,6 +153,7 @@ class Pump:
         """True when a delivery may be handled now; otherwise it is put where it belongs."""
         envelope = delivery.envelope
         if self.consumer.feed_of(envelope) is None:
+            self.intake.rows.pop(delivery.held, None)
             return False
         if self.intake.failing and envelope.key in self.intake.failing:
             self.intake.release([delivery], WAITS)
@@ -223,6 +224,7 @@ class Pump:
         del self.running[id(delivery)], self.began[id(delivery)]
         self.void.discard(id(delivery))
         self.lanes.finish(self._lane_of(delivery))
+        self.intake.look |= delivery.envelope.key in self.intake.passed
         self.wake.set()
 
     def transaction(self) -> OpenTransaction:

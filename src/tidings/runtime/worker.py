@@ -154,7 +154,8 @@ class Worker:
         finally:
             for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=LAST)
         for end in ends:
             if isinstance(end, BaseException):
                 raise end

@@ -1,0 +1,343 @@
+"""Transactions that meet themselves, one another, or the end of their worker."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from tests.scenarios.runtime.messages import OrderPlaced, ReceiptSent, Said, Ship
+from tests.scenarios.runtime.waiting import until
+from tidings import App, Dead, Decider, Retry, Transaction, errors, event
+
+ONCE = Retry(attempts=1)
+
+
+@event
+class Shipped:
+    """An order was shipped."""
+
+    order_id: str
+
+
+def ship(_state: int, command: Ship) -> list[Shipped]:
+    """Every order can be shipped."""
+    return [Shipped(command.order_id)]
+
+
+def shipped(state: int, _event: Shipped) -> int:
+    """Count."""
+    return state + 1
+
+
+shipments: Decider[int, Ship, Shipped] = Decider("shipment", initial=0, decide=ship, evolve=shipped)
+
+VERBS: dict[str, Callable[[App], Awaitable[object]]] = {
+    "publish": lambda app: app.publish(ReceiptSent("a")),
+    "send": lambda app: app.send(Ship("a")),
+    "execute": lambda app: app.execute(shipments, Ship("a")),
+    "append": lambda app: app.append(shipments, "a", Shipped("a")),
+    "receive": lambda app: app.receive(b"not a CloudEvent"),
+}
+
+
+# ---- a transaction that would wait for itself ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", VERBS)
+async def test_a_verb_of_the_app_inside_an_open_transaction_is_refused_at_once(url: str, verb: str) -> None:
+    app = App(url, shipments)
+
+    @app.on(OrderPlaced, retry=ONCE)
+    async def work(_order: OrderPlaced, tx: Transaction) -> None:
+        await tx.execute("SELECT 1")
+        await VERBS[verb](app)
+
+    async with app, asyncio.timeout(5):
+        await app.publish(OrderPlaced("a"))
+        await app.run(until_idle=True)
+        (dead,) = await app.store.held()
+        async with app.transaction() as tx:
+            await tx.execute("SELECT 1")
+            with pytest.raises(errors.UsageError, match=f"app.{verb}.*tx.publish"):
+                await VERBS[verb](app)
+        await VERBS[verb](app)
+    assert dead.reason.startswith(f"UsageError: `app.{verb}` is called inside a transaction")
+
+
+async def test_a_transaction_inside_one_that_executed_something_is_refused_at_once(url: str) -> None:
+    app = App(url)
+    async with app, asyncio.timeout(5):
+        async with app.transaction() as outer, app.transaction() as inner:
+            await outer.execute("SELECT 1")
+            with pytest.raises(errors.UsageError, match="wait for itself"):
+                await inner.execute("SELECT 1")
+        async with app.transaction() as outer:
+            await outer.execute("SELECT 1")
+            with pytest.raises(errors.UsageError, match="wait for itself"):
+                async with app.transaction() as inner:
+                    await inner.execute("SELECT 1")
+        async with app.transaction() as again:
+            await again.execute("SELECT 1")
+
+
+async def test_a_thread_that_a_transaction_waits_for_is_refused_too(url: str) -> None:
+    app = App(url)
+
+    def elsewhere() -> None:
+        with app.blocking() as plain:
+            plain.publish(ReceiptSent("a"))
+
+    async with app, asyncio.timeout(5):
+        async with app.transaction() as tx:
+            await tx.execute("SELECT 1")
+            with pytest.raises(errors.UsageError, match=r"app\.publish"):
+                await asyncio.to_thread(elsewhere)
+        await asyncio.to_thread(elsewhere)
+
+
+def test_plain_code_is_refused_in_the_same_way(url: str) -> None:
+    with App(url).blocking() as plain:
+        with plain.transaction() as tx:
+            tx.execute("SELECT 1")
+            with pytest.raises(errors.UsageError, match=r"tx\.publish"):
+                plain.publish(ReceiptSent("a"))
+            tx.publish(ReceiptSent("a"))
+        assert plain.publish(ReceiptSent("b")) == 2
+
+
+async def test_before_the_first_statement_and_to_another_store_the_app_publishes_as_ever(
+    url: str, tmp_path: object
+) -> None:
+    app, other = App(url), App(f"sqlite:{tmp_path}/other.db")
+
+    @app.on(OrderPlaced, retry=ONCE)
+    async def work(order: OrderPlaced, tx: Transaction) -> None:
+        if order.number % 2:
+            await app.publish(ReceiptSent(order.order_id, order.number))
+        await tx.execute("SELECT 1")
+        await other.publish(ReceiptSent(order.order_id, order.number))
+
+    async with app, other, asyncio.timeout(10):
+        await app.publish(*(OrderPlaced(f"k{number}", number) for number in range(6)))
+        await app.run(until_idle=True)
+        assert await app.store.held() == []
+        assert len(await app.store.read(0, 100, 100, types=["ReceiptSent"])) == 3
+        assert len(await other.store.read(0, 100, 100, types=["ReceiptSent"])) == 6
+
+
+# ---- what is published and what is appended --------------------------------------------------------------------------
+
+
+async def names(app: App) -> list[str]:
+    """What the log has, in order."""
+    return [f"{each.type} {each.key}" for each in await app.store.read(0, 100, 100)]
+
+
+async def test_what_one_publishes_stands_before_what_one_appends_later(url: str) -> None:
+    app = App(url, shipments)
+    async with app:
+        async with app.transaction() as tx:
+            await tx.publish(ReceiptSent("1"))
+            await tx.append("shipment:2", "2", [Shipped("2")])
+            await tx.publish(ReceiptSent("3"))
+        assert await names(app) == ["ReceiptSent 1", "Shipped 2", "ReceiptSent 3"]
+
+
+async def test_messages_of_a_batch_leave_in_the_order_of_its_deliveries_and_those_of_a_failed_one_do_not(
+    url: str,
+) -> None:
+    app = App(url, shipments)
+
+    @app.on(OrderPlaced, retry=ONCE)
+    async def work(order: OrderPlaced, tx: Transaction) -> ReceiptSent | None:
+        if order.number % 2:
+            return ReceiptSent(str(order.number))
+        await tx.append(f"shipment:{order.number}", str(order.number), [Shipped(str(order.number))])
+        if order.number == 4:
+            raise Dead("takes its own back, not what the others published")
+        return None
+
+    async with app, asyncio.timeout(10):
+        await app.publish(*(OrderPlaced(f"k{number}", number) for number in range(1, 7)))
+        await app.run(until_idle=True)
+        assert (await names(app))[6:] == ["ReceiptSent 1", "Shipped 2", "ReceiptSent 3", "ReceiptSent 5", "Shipped 6"]
+
+
+async def test_a_command_that_meets_another_version_in_a_batch_is_decided_anew(url: str) -> None:
+    app, tries = App(url), list[int]()
+
+    @app.on(OrderPlaced, retry=Retry(attempts=3, initial=0.001))
+    async def work(order: OrderPlaced, tx: Transaction) -> None:
+        tries.append(order.number)
+        version = 7 if tries == [1, 2] else len(await tx.load("shipment:a"))
+        await tx.append("shipment:a", "a", [Shipped(str(order.number))], version)
+
+    async with app, asyncio.timeout(10):
+        await app.publish(*(OrderPlaced(f"k{number}", number) for number in (1, 2, 3)))
+        await app.run(until_idle=True)
+        events = await app.store.load("shipment:a")
+        assert await app.store.held() == []
+    assert tries == [1, 2, 3, 2]
+    assert [version for _, _, version in events] == [1, 2, 3]
+
+
+# ---- draining --------------------------------------------------------------------------------------------------------
+
+
+async def test_what_ended_is_committed_while_a_drain_waits_for_the_rest(url: str) -> None:
+    app, entered, quick, slow = App(url), list[int](), asyncio.Event(), asyncio.Event()
+
+    @app.on(OrderPlaced)
+    async def work(order: OrderPlaced) -> ReceiptSent:
+        entered.append(order.number)
+        await (slow if order.number else quick).wait()
+        return ReceiptSent(order.order_id)
+
+    async with app:
+        await app.publish(OrderPlaced("quick", 0), OrderPlaced("slow", 1))
+        running = asyncio.create_task(app.run())
+        await until(lambda: len(entered) == 2)
+        app.stop()
+        quick.set()
+        async with asyncio.timeout(5):
+            while len(await names(app)) < 3:
+                await asyncio.sleep(0.001)
+        assert not running.done()
+        slow.set()
+        await running
+        assert await names(app) == ["OrderPlaced quick", "OrderPlaced slow", "ReceiptSent quick", "ReceiptSent slow"]
+
+
+async def test_a_handler_that_ends_well_although_it_was_cancelled_is_not_handled_again(url: str) -> None:
+    app, entered, effects = App(url, drain=0.05), list[int](), "SELECT number, count(*) FROM effects GROUP BY 1"
+
+    @app.on(OrderPlaced)
+    async def work(order: OrderPlaced, tx: Transaction) -> None:
+        entered.append(order.number)
+        try:
+            await asyncio.sleep(60 if len(entered) <= 3 else 0)
+        except asyncio.CancelledError:
+            if order.number == 2:
+                raise
+        await tx.execute("INSERT INTO effects VALUES (?)", order.number)
+
+    async with app:
+        async with app.transaction() as tx:
+            await tx.execute("CREATE TABLE effects (number INTEGER)")
+        await app.publish(*(OrderPlaced(f"k{number}", number) for number in range(3)))
+        running = asyncio.create_task(app.run())
+        await until(lambda: len(entered) == 3)
+        app.stop()
+        await asyncio.wait_for(running, 10)
+        assert await app.store.query(effects) == [(0, 1), (1, 1)]
+        await app.run(until_idle=True)
+        assert await app.store.query(effects) == [(0, 1), (1, 1), (2, 1)]
+        assert await app.store.held() == []
+
+
+async def test_a_commit_that_is_under_way_at_the_deadline_is_not_released_as_well(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, entered = App(url), list[int]()
+
+    @app.on(OrderPlaced)
+    async def work(order: OrderPlaced, tx: Transaction) -> None:
+        entered.append(order.number)
+        await asyncio.sleep(0)
+        await tx.execute("INSERT INTO effects VALUES (?)", order.number)
+
+    async with app:
+        async with app.transaction() as tx:
+            await tx.execute("CREATE TABLE effects (number INTEGER)")
+        committer = app.store._committer  # type: ignore[attr-defined]
+        finish, reached, go_on = committer.finish, asyncio.Event(), __import__("threading").Event()
+        loop = asyncio.get_running_loop()
+
+        def slow_disk(*, commit: bool) -> bool:
+            if commit and entered:
+                loop.call_soon_threadsafe(reached.set)
+                go_on.wait(10)
+            return bool(finish(commit=commit))
+
+        monkeypatch.setattr(committer, "finish", slow_disk)
+        worker = app.worker()
+        await worker.start()
+        await app.publish(OrderPlaced("a", 1))
+        await reached.wait()
+        draining = asyncio.create_task(worker.drain(0.0))
+        await until(lambda: worker.pumps[0].cutting)
+        go_on.set()
+        await draining
+        await app.run(until_idle=True)
+        assert await app.store.query("SELECT number FROM effects") == [(1,)]
+        assert await app.store.held() == []
+    assert entered == [1]
+
+
+async def test_a_full_disk_does_not_keep_a_worker_from_stopping_and_loses_nothing(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tidings.runtime.drain.LAST", 0.1)
+    monkeypatch.setattr("tidings.runtime.worker.LAST", 0.1)
+    app, seen, entered = App(url), list[int](), asyncio.Event()
+    go_on = asyncio.Event()
+
+    @app.on(OrderPlaced, retry=ONCE)
+    async def work(order: OrderPlaced) -> Said:
+        entered.set()
+        await go_on.wait()
+        seen.append(order.number)
+        return Said("x" * 100_000)
+
+    async with app:
+        await app.publish(OrderPlaced("a", 1), OrderPlaced("b", 2))
+        worker = app.worker()
+        await worker.start()
+        await entered.wait()
+        connection: sqlite3.Connection = app.store._committer.connection  # type: ignore[attr-defined]
+        connection.execute("PRAGMA max_page_count = 1")  # no page may be added from now on
+        go_on.set()
+        await until(lambda: len(seen) == 2)
+        async with asyncio.timeout(5):
+            await worker.drain(0.1)
+        connection.execute("PRAGMA max_page_count = 1000000")
+        await app.run(until_idle=True)
+        said = await app.store.read(0, 100, 100, types=["Said"])
+        assert await app.store.held() == []
+    assert len(said) == 2
+    assert sorted(seen) == [1, 1, 2, 2]
+
+
+async def test_a_handler_that_ignores_being_cancelled_may_not_commit_any_more(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tidings.runtime.drain.LAST", 0.1)
+    app, entered, go_on = App(url), list[int](), asyncio.Event()
+
+    @app.on(OrderPlaced)
+    async def stubborn(order: OrderPlaced, tx: Transaction) -> None:
+        entered.append(order.number)
+        while not go_on.is_set():
+            try:
+                await go_on.wait()
+            except asyncio.CancelledError:
+                continue
+        await tx.execute("INSERT INTO effects VALUES (?)", order.number)
+
+    async with app:
+        async with app.transaction() as tx:
+            await tx.execute("CREATE TABLE effects (number INTEGER)")
+        await app.publish(OrderPlaced("a", 1))
+        worker = app.worker()
+        await worker.start()
+        await until(lambda: entered)
+        assert await worker.drain(0.0) == 1
+        go_on.set()
+        await app.run(until_idle=True)
+        await until(lambda: not worker.pumps[0].running)
+        assert await app.store.query("SELECT number FROM effects") == [(1,)]
+        assert await app.store.held() == []
+    assert entered == [1, 1]
