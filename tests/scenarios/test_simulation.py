@@ -31,7 +31,7 @@ from tidings.testing.simstore import SimStore, Turn, Weather
 
 SEEDS = int(os.environ.get("TIDINGS_SEEDS", "200"))
 OPEN = {9, 92}
-"""Seeds that show defects known and not mended yet; `TIDINGS_SEED=9` plays one. A seed leaves this set with its cure."""
+"""Seeds that show defects known and not mended yet (`TIDINGS_SEED=9` plays one); a seed leaves with its cure."""
 LEASE = 2.0
 POINTS = [
     "a worker crashed while a handler ran",
