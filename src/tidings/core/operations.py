@@ -194,19 +194,24 @@ class Lease(msgspec.Struct, frozen=True, gc=False):
 
 
 class Beat(msgspec.Struct, frozen=True, gc=False):
-    """Tell the others that this worker lives, and renew its leases. Returns the members of its app that live, sorted.
+    """Tell the others that this worker lives, and renew its leases.
+
+    Returns the members of its app that live, sorted, each with the groups it runs: workers of one app may run different
+    ones, and share only those that they have in common.
 
     Attributes:
         app: Name of the app.
         member: Identity of the worker.
         lease: Seconds until the others may take it for dead.
         leaving: True when it stops: its leases are free at once.
+        groups: Full names of the groups it runs.
     """
 
     app: str
     member: str
     lease: float
     leaving: bool = False
+    groups: Sequence[str] = ()
 
 
 class Fire(msgspec.Struct, frozen=True, gc=False):

@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 import zlib
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -213,9 +213,11 @@ class Worker:
             await self._beat()
 
     async def _beat(self) -> None:
-        members: Sequence[str] = await self.store.write(Beat(self.app, self.member, self.lease))
+        groups = [pump.group for pump in self.pumps]
+        alive: Mapping[str, Sequence[str]]
+        alive = await self.store.write(Beat(self.app, self.member, self.lease, groups=groups))
         for pump in self.pumps:
-            pump.share(share(pump, self.member, members))
+            pump.share(share(pump, self.member, [each for each, runs in alive.items() if pump.group in runs]))
 
     async def _keep_watching(self) -> None:
         head = await self.store.head()

@@ -98,6 +98,26 @@ async def test_the_hindmost_slots_are_served_first_however_much_the_others_have(
         assert {slot_of(envelope.key) for envelope in await one.fetch(5)} <= late
 
 
+async def test_workers_of_one_app_that_run_different_handlers_share_only_what_they_have_in_common(url: str) -> None:
+    one, two = App(url), App(url)
+    seen: dict[str, set[int]] = {name: set() for name in ("both", "first", "second")}
+
+    def handle(app: App, name: str) -> None:
+        async def note(order: OrderPlaced) -> None:
+            seen[name].add(order.number)
+
+        app.on(OrderPlaced, group=name)(note)
+
+    handle(one, "both")
+    handle(two, "both")
+    handle(one, "first")
+    handle(two, "second")
+    async with one, two, working(one) as both, working(two):
+        await until(lambda: len(both.consumer.slots) == 8)
+        await one.publish(*(OrderPlaced(f"k{number}", number) for number in range(100)))
+        await until(lambda: all(len(numbers) == 100 for numbers in seen.values()))
+
+
 async def test_a_slot_whose_held_delivery_runs_is_not_handed_on_before_that_ends(url: str) -> None:
     one, two = App(url, lease=1.0), App(url, lease=1.0)
     attempts, leave = list[str](), asyncio.Event()

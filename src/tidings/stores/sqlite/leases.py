@@ -6,7 +6,8 @@ the machine, so a lease that ends later than its own length from now is from bef
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 
 from tidings.core.operations import Beat, Claim, Lease
 from tidings.stores.sqlite.changes import Changes
@@ -64,7 +65,7 @@ def owner_of(changes: Changes, group: str) -> str | None:
     return None
 
 
-def beat(changes: Changes, op: Beat) -> list[str]:
+def beat(changes: Changes, op: Beat) -> Mapping[str, Sequence[str]]:
     """Note that a worker lives and renew its leases, or that it leaves; returns the members of its app that live."""
     connection = changes.connection
     now = changes.now()
@@ -75,16 +76,18 @@ def beat(changes: Changes, op: Beat) -> list[str]:
     else:
         changes.presence.hold(op.member)
         connection.execute(
-            "INSERT INTO tidings_member VALUES (?1, ?2, ?3, ?4) "
-            "ON CONFLICT (app, member) DO UPDATE SET expires = ?3, lease = ?4",
-            (op.app, op.member, now + op.lease, op.lease),
+            "INSERT INTO tidings_member VALUES (?1, ?2, ?3, ?4, ?5) "
+            "ON CONFLICT (app, member) DO UPDATE SET expires = ?3, lease = ?4, groups = ?5",
+            (op.app, op.member, now + op.lease, op.lease, json.dumps(list(op.groups))),
         )
         connection.execute(
             "UPDATE tidings_slot SET expires = ?, lease = ? WHERE owner = ?", (now + op.lease, op.lease, op.member)
         )
-    alive: list[str] = []
-    rows = connection.execute("SELECT member, expires, lease FROM tidings_member WHERE app = ?", (op.app,)).fetchall()
-    for member, expires, lease in rows:
+    alive: dict[str, Sequence[str]] = {}
+    rows = connection.execute(
+        "SELECT member, expires, lease, groups FROM tidings_member WHERE app = ? ORDER BY member", (op.app,)
+    ).fetchall()
+    for member, expires, lease, groups in rows:
         if member != op.member and changes.presence.gone(member):
             _leave(changes, member)
             changes.presence.clear(member)
@@ -92,8 +95,8 @@ def beat(changes: Changes, op: Beat) -> list[str]:
         elif member != op.member and over(expires, lease, now):
             connection.execute("DELETE FROM tidings_member WHERE member = ?", (member,))
         else:
-            alive.append(member)
-    return sorted(alive)
+            alive[member] = json.loads(groups)
+    return alive
 
 
 def _leave(changes: Changes, member: str) -> None:

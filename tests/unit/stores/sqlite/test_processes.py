@@ -65,10 +65,10 @@ class TestOwners:
     async def test_g25_a_beat_of_another_worker_clears_up_after_a_killed_process(
         self, store: SqliteStore, owner: int, path: Path
     ) -> None:
-        assert await store.write(Beat("shop", "worker-2", 10.0)) == ["worker-1", "worker-2"]
+        assert list(await store.write(Beat("shop", "worker-2", 10.0))) == ["worker-1", "worker-2"]
         os.kill(owner, signal.SIGKILL)
         os.waitpid(owner, 0)
-        assert await store.write(Beat("shop", "worker-2", 10.0)) == ["worker-2"]
+        assert list(await store.write(Beat("shop", "worker-2", 10.0))) == ["worker-2"]
         assert await store.query("SELECT count(owner) FROM tidings_slot") == [(0,)]
         assert len([name for name in os.listdir(f"{path}-bells") if name.startswith("member-")]) == 1
 
@@ -77,7 +77,7 @@ class TestOwners:
     ) -> None:
         os.kill(owner, signal.SIGSTOP)
         assert await self.slots(store) == 0
-        assert await store.write(Beat("shop", "worker-2", 10.0)) == ["worker-1", "worker-2"]
+        assert list(await store.write(Beat("shop", "worker-2", 10.0))) == ["worker-1", "worker-2"]
         store._committer.changes.now = lambda: time.monotonic() + 10.0
         assert await self.slots(store) == 16
 

@@ -227,7 +227,7 @@ class StoreMachine(RuleBasedStateMachine):
             elif slot.owner == member:
                 slot.expires = model.clock + LEASE
         model.members = {name: at for name, at in model.members.items() if name == member or not model.is_over(at)}
-        assert self.write(Beat("shop", member, LEASE, leaving)) == sorted(model.members)
+        assert list(self.write(Beat("shop", member, LEASE, leaving))) == sorted(model.members)
 
     @rule(seconds=st.sampled_from([1.0, 4.0, 10.0]))
     def pass_time(self, seconds: float) -> None:

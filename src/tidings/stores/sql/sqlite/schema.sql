@@ -81,6 +81,7 @@ CREATE TABLE tidings_member (
     member  TEXT NOT NULL,
     expires REAL NOT NULL,
     lease   REAL NOT NULL,
+    groups  TEXT NOT NULL,              -- JSON: full names of those it runs
     PRIMARY KEY (app, member)
 ) STRICT, WITHOUT ROWID;
 

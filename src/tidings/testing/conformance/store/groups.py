@@ -187,18 +187,25 @@ class GroupTests:
         assert {slot: lease.epoch for slot, lease in leases.items()} == epochs
 
     async def test_beats_tell_who_lives(self, store: Store, other: Store, pass_time: PassTime) -> None:
-        assert await store.write(Beat("shop", "worker-1", 10.0)) == ["worker-1"]
-        assert await other.write(Beat("shop", "worker-2", 10.0)) == ["worker-1", "worker-2"]
-        assert await store.write(Beat("billing", "worker-3", 10.0)) == ["worker-3"]
+        assert list(await store.write(Beat("shop", "worker-1", 10.0))) == ["worker-1"]
+        assert list(await other.write(Beat("shop", "worker-2", 10.0))) == ["worker-1", "worker-2"]
+        assert list(await store.write(Beat("billing", "worker-3", 10.0))) == ["worker-3"]
         await pass_time(6.0)
-        assert await other.write(Beat("shop", "worker-2", 10.0)) == ["worker-1", "worker-2"]
+        assert list(await other.write(Beat("shop", "worker-2", 10.0))) == ["worker-1", "worker-2"]
         await pass_time(6.0)
-        assert await other.write(Beat("shop", "worker-2", 10.0)) == ["worker-2"]
+        assert list(await other.write(Beat("shop", "worker-2", 10.0))) == ["worker-2"]
+
+    async def test_beats_tell_who_runs_what(self, store: Store, other: Store) -> None:
+        await store.write(Beat("shop", "worker-1", 10.0, groups=[GROUP, "shop.mail"]))
+        known = await other.write(Beat("shop", "worker-2", 10.0, groups=[GROUP]))
+        assert known == {"worker-1": [GROUP, "shop.mail"], "worker-2": [GROUP]}
+        await store.write(Beat("shop", "worker-1", 10.0, groups=["shop.mail"]))
+        assert await other.write(Beat("shop", "worker-2", 10.0)) == {"worker-1": ["shop.mail"], "worker-2": []}
 
     async def test_a_worker_that_leaves_frees_its_slots_at_once(self, store: Store, other: Store) -> None:
         await store.write(Beat("shop", "worker-1", 10.0))
         await claimed(store)
-        assert await store.write(Beat("shop", "worker-1", 10.0, leaving=True)) == []
+        assert list(await store.write(Beat("shop", "worker-1", 10.0, leaving=True))) == []
         assert len(await self.claim(other, "worker-2", 16)) == 16
 
     # ---- standing ----------------------------------------------------------------------------------------------------
