@@ -23,7 +23,7 @@ Mutant = Callable[[], object]
 
 def _when_working(app: App, running: asyncio.Future, ready: Ready) -> None:
     """Say "ready" once the worker pumps."""
-    if app._worker is not None and app._worker._tasks:
+    if any(worker._tasks for worker in app._workers):
         ready()
     elif not running.done():
         asyncio.get_running_loop().call_later(0.001, _when_working, app, running, ready)

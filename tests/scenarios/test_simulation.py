@@ -153,6 +153,7 @@ class World:
         publisher = Publisher(shop, f"p{worker.number}", random.Random(worker.number))
         publisher.wishes = ["", *[""] * 8, "sometimes", "dead"]
         publisher.patient = True
+        publisher.season = lambda: self.loop.time() / 3
         async with shop.app:
             while worker in self.publishers:
                 await publisher.run(1)

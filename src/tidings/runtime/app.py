@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar
+from weakref import WeakSet
 
 from tidings.core.message import check_name
 from tidings.core.operations import ANY
@@ -83,12 +84,13 @@ class App(Router):
             raise BadArgument(msg, f"a lease has {SHORTEST_LEASE} seconds or more, or healthy workers lose their share")
         self.drain = seconds(drain, "drain")
         self.clock = clock or Clock()
-        self._given = None if isinstance(store, str) else store
+        self._given = store
         self._store: Store | None = None
-        self._users = 0
+        self._users = self._pid = 0
+        self._opening = threading.Lock()
         self._verbs: Verbs | None = None
         self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
-        self._worker: Worker | None = None
+        self._workers: WeakSet[Worker] = WeakSet()
 
     # ---- opening and closing ---------------------------------------------------------------------------------------
 
@@ -111,23 +113,23 @@ class App(Router):
 
     def open_now(self) -> Store:
         """Open the store for one more user; `async with` and `blocking()` do it for you."""
-        if self._store is None:
-            if self._given is not None:
-                self._given.open_now()
-            store = self._given or open_store(self.url)
-            outgoing = Outgoing(self.name, self.clock)
-            self._verbs = Verbs(store, outgoing, self.clock, store.write, store.begin, asyncio.sleep)
-            self._store = store
-        self._users += 1
-        return self._store
+        with self._opening:
+            if self._store is None or self._pid != os.getpid():  # what the parent opened is nothing to its fork
+                store = open_store(self._given)
+                outgoing = Outgoing(self.name, self.clock)
+                self._verbs = Verbs(store, outgoing, self.clock, store.write, store.begin, asyncio.sleep)
+                self._store, self._pid, self._users = store, os.getpid(), 0
+            self._users += 1
+            return self._store
 
     def let_go(self) -> Store | None:
         """Let go of the store; returns it when the caller is to close it."""
-        self._users -= 1
-        if self._users or self._store is None:
-            return None
-        store, self._store, self._verbs, self._home = self._store, None, None, None
-        return store if self._given is not None or release(store) else None
+        with self._opening:
+            self._users -= 1
+            if self._users or self._store is None:
+                return None
+            store, self._store, self._verbs, self._home = self._store, None, None, None
+            return store if release(store) else None
 
     @property
     def store(self) -> Store:
@@ -350,18 +352,20 @@ class App(Router):
 
     def stop(self) -> None:
         """Ask a running app to drain and return; from the same thread."""
-        if self._worker is not None:
-            self._worker.stop()
+        for worker in list(self._workers):
+            worker.stop()
 
     def worker(self, only: str | None = None) -> Worker:
         """A worker of the open app, not yet started; for one group alone when `only` names it."""
-        broker = _embedded(self.store, self.name)
+        broker: Broker = adapters("tidings.brokers")["embedded"].load()(self.store, self.name)
         subscriptions = [each for each in self.subscriptions() if only in (None, each.group)]
         for each in subscriptions:
             each.needs.check(broker.guarantees, each.where)
         outgoing = Outgoing(self.name, self.clock)
-        self._worker = Worker(self.name, self.store, broker, subscriptions, outgoing, self.clock, lease=self.lease)
-        return self._worker
+        worker = Worker(self.name, self.store, broker, subscriptions, outgoing, self.clock, lease=self.lease)
+        if only is None:
+            self._workers.add(worker)
+        return worker
 
     def blocking(self) -> Blocking:
         """The same verbs for plain code and threads: `with app.blocking() as b: b.publish(...)`."""
@@ -393,8 +397,3 @@ def _default_name(url: Url) -> str:
     stem = os.path.splitext(os.path.basename(url.path))[0]  # noqa: PTH119, PTH122 - text, not a file
     name = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in stem)
     return name if name[:1].isalpha() else f"app{name and '_'}{name}".strip("_") or "app"
-
-
-def _embedded(store: Store, app: str) -> Broker:
-    broker: Broker = adapters("tidings.brokers")["embedded"].load()(store, app)
-    return broker

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -13,7 +14,8 @@ from tidings.core.ports import Store
 from tidings.core.url import parse_url
 from tidings.errors import BadUrl
 
-_shared: dict[tuple[str, int], tuple[Store, int]] = {}
+_shared: dict[tuple[str, int], Store] = {}  # by place and process
+_users: Counter[tuple[int, int]] = Counter()  # by store and process
 _lock = threading.Lock()
 
 
@@ -38,37 +40,43 @@ def make_store(url: str) -> Store:
     raise BadUrl(msg, f"stores known here: {known or 'none; is tidings installed?'}")
 
 
-def open_store(url: str) -> Store:
-    """An open store for this URL; apps of one process on one URL share it, and with it one commit for all.
+def open_store(store: str | Store) -> Store:
+    """An open store; apps of one process share the one of a file, and with it one commit for all.
 
     Let go of it with `release`.
+
+    Args:
+        store: Its URL, or a store that several apps were given.
 
     Raises:
         BadUrl: The URL cannot be read.
         StoreError: The store cannot be opened.
     """
-    if parse_url(url).path == "":  # in memory: every app has its own
-        store = make_store(url)
-        store.open_now()
-        return store
-    key = (url, os.getpid())  # a forked child opens its own
     with _lock:
-        if key in _shared:
-            store, users = _shared[key]
-        else:
-            store, users = make_store(url), 0
-            store.open_now()
-        _shared[key] = (store, users + 1)
-    return store
+        place = (_place(store), os.getpid()) if isinstance(store, str) else None  # a forked child opens its own
+        found = _shared.get(place) if place else None
+        opened = found or (make_store(store) if isinstance(store, str) else store)
+        opened.open_now()
+        if place and place[0]:
+            _shared[place] = opened
+        _users[id(opened), os.getpid()] += 1
+    return opened
+
+
+def _place(url: str) -> str:
+    """What two URLs of one store have in common; "" for one in memory, which every app has for itself."""
+    parsed = parse_url(url)
+    return os.path.realpath(parsed.path) if parsed.scheme == "sqlite" and parsed.path else parsed.path and url
 
 
 def release(store: Store) -> bool:
     """Let go of a store from `open_store`; True when nobody else uses it and the caller is to close it."""
     with _lock:
-        for key, (shared, users) in list(_shared.items()):
-            if shared is store:
-                if users > 1:
-                    _shared[key] = (shared, users - 1)
-                    return False
-                del _shared[key]
+        user = (id(store), os.getpid())
+        _users[user] -= 1
+        if _users[user] > 0:
+            return False
+        del _users[user]
+        for place in [place for place, shared in _shared.items() if shared is store]:
+            del _shared[place]
     return True

@@ -9,13 +9,18 @@ import signal
 import threading
 from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tidings.runtime.app import App
     from tidings.runtime.worker import Worker
 
 log = logging.getLogger("tidings")
+
+_runs: dict[int, tuple[Sequence[Worker], list[signal.Signals]]] = {}
+"""What runs in the main thread, with the signals each has seen: one signal stops all of them."""
+
+_before: dict[signal.Signals, Any] = {}  # handlers from before the first of them
 
 
 async def run(*apps: App, until_idle: bool | Awaitable[object] = False) -> signal.Signals | None:
@@ -92,21 +97,26 @@ def _signals(workers: Sequence[Worker]) -> Iterator[list[signal.Signals]]:
         yield seen
         return
     loop = asyncio.get_running_loop()
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-
-    def drain(number: signal.Signals) -> None:
-        log.info("%s: draining", number.name)
-        seen.append(number)
-        loop.remove_signal_handler(number)
-        signal.signal(number, signal.default_int_handler)
-        for worker in workers:
-            worker.stop()
-
-    for number in before:
-        loop.add_signal_handler(number, drain, number)
+    if not _runs:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            _before[number] = signal.getsignal(number) or signal.SIG_DFL
+            loop.add_signal_handler(number, _drain_all, loop, number)
+    _runs[id(seen)] = (workers, seen)
     try:
         yield seen
     finally:
-        for number, handler in before.items():
-            loop.remove_signal_handler(number)
-            signal.signal(number, handler)
+        del _runs[id(seen)]
+        if not _runs:
+            for number, handler in _before.items():
+                loop.remove_signal_handler(number)
+                signal.signal(number, handler)
+
+
+def _drain_all(loop: asyncio.AbstractEventLoop, number: signal.Signals) -> None:
+    log.info("%s: draining", number.name)
+    loop.remove_signal_handler(number)
+    signal.signal(number, signal.default_int_handler)
+    for workers, seen in _runs.values():
+        seen.append(number)
+        for worker in workers:
+            worker.stop()

@@ -31,12 +31,16 @@ async def rebuild(app: App, name: str, progress: Callable[[int, int], None] | No
     total = await store.head()
     worker: Worker = app.worker(only=name)
     await worker.start()
+    failing = asyncio.create_task(worker.wait())
     try:
         while not await worker.pumps[0].finished(total) or await store.seeding(group) is not None:
             if progress is not None:
                 progress(min(total, await store.checkpoint(group)), total)
-            await asyncio.sleep(0.02)
+            await asyncio.wait((failing,), timeout=0.02)
+            if failing.done():
+                failing.result()  # nothing else stops this worker
     finally:
+        failing.cancel()
         await worker.drain(app.drain)
     if progress is not None:
         progress(total, total)

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Sequence
 from typing import Any
 
-from tidings.core.operations import Seed
-from tidings.core.ports import Store
+import msgspec
+
+from tidings.core.codec import Codec
+from tidings.core.delivery import settle
+from tidings.core.message import MessageType
+from tidings.core.operations import CurrentState, Delivery, Seed, Settle
+from tidings.core.ports import Store, StoreTransaction
+from tidings.errors import Unreadable
 from tidings.runtime.pump import Pump
+
+log = logging.getLogger("tidings")
 
 PAGE = 1000
 """States copied in one transaction."""
@@ -52,10 +62,37 @@ class Seeding:
             if await self._store.seeding(pump.group) != cursor:  # rebuilt, or another worker's, since the page was read
                 await tx.rollback()
                 return
-            await self._part.seed(page, tx)
+            try:
+                await self._part.seed(page, tx)
+            except Unreadable:  # raised before anything is written
+                await self._part.seed(await self._readable(kind, page, raw), tx)
             await self._part.prune({state.key for state in page}, tx, after=cursor, until=last, before=head)
             await raw.apply(Seed(pump.group, last))
             await tx.commit()
         except BaseException:
             await tx.rollback()
             raise
+
+    async def _readable(
+        self, kind: MessageType, page: Sequence[CurrentState], raw: StoreTransaction
+    ) -> Sequence[CurrentState]:
+        """Those states of a page that can be read; the others become dead letters, as when they come by the log."""
+        decode = Codec(kind).decode
+        readable: list[CurrentState] = []
+        for state in page:
+            try:
+                if state.data:
+                    decode(state.data)
+            except Unreadable as error:
+                await self._bury(state, error, raw)
+            else:
+                readable.append(state)
+        return readable
+
+    async def _bury(self, state: CurrentState, error: Unreadable, raw: StoreTransaction) -> None:
+        group, now = self._pump.group, self._pump.clock.now()
+        for envelope in await self._store.read(state.position - 1, state.position, 1):
+            log.error("%s: the state %s of %s: %s", group, envelope.type, state.key, error)
+            kept = msgspec.structs.replace(envelope, data=state.data)
+            held = settle(None, Delivery(kept), error, "", self._pump.subscription.retry, 0.0, now, group)
+            await raw.apply(Settle(group, {}, hold=(held,)))
