@@ -31,6 +31,7 @@ def under_kills(scene, kills=60, pause=None, life=(0.01, 0.04), **publishing):
     """A campaign of kills on a product with a bug; processes live a little longer, to get into trouble."""
     starts = {"publisher": partial(scene.publisher, **publishing), "worker": partial(scene.worker, pause)}
     campaign(scene, kills, life=life, **starts)
+    scene.mutant = None  # what it did stays done
     scene.heal()
     return scene.report().broken
 
@@ -107,7 +108,9 @@ def forgotten(scene):
         store = SqliteStore(f"sqlite:///{folder}/shop.db", threads=False, clock=loop.time)
         shop = Shop(store, note, effects.append, 1, pause, {"clock": VirtualClock(1, loop.time), "drain": 1.0})
         async with shop.app as app:
-            await Publisher(shop, "p", random.Random(1)).run(10)
+            publisher = Publisher(shop, "p", random.Random(1))
+            publisher.season = loop.time
+            await publisher.run(10)
             try:
                 async with asyncio.timeout(60):
                     await app.run(until_idle=True)

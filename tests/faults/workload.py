@@ -9,6 +9,7 @@ import asyncio
 import os
 import random
 import signal
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +26,8 @@ from tidings.testing.evidence import Effect, Final, Group, ReadModel, read_out
 from tidings.testing.history import Record, digest, read_history
 from tidings.testing.verdict import Report
 
-KEYS = [f"k{number}" for number in range(12)]
+KEYS = 12
+"""Keys in use at a time; others take their place now and then, as dead letters park theirs."""
 ATTEMPTS = 3
 QUICK = Retry(attempts=ATTEMPTS, initial=0.001, maximum=0.01)
 
@@ -209,6 +211,7 @@ class Publisher:
         self.ways = ["publish", "publish", "notice", "transact", "execute"]
         self.patient = False
         self.padding = ""
+        self.season: Callable[[], float] = time.monotonic
 
     async def run(self, rounds: int | None = None) -> None:
         """Publish for ever, or for some rounds."""
@@ -226,8 +229,12 @@ class Publisher:
         await getattr(self, self.random.choice(self.ways))()
 
     def placed(self, txn: str | None = None) -> Placed:
-        key = self.random.choice(KEYS)
+        key = self.key()
         return Placed(key, self.producer, self._next(key), txn, self.random.choice(self.wishes), self.padding)
+
+    def key(self, of: int = KEYS) -> str:
+        """One of the keys that all publishers use this second."""
+        return f"k{self.random.randrange(of)}-{int(self.season())}"
 
     def _next(self, key: str) -> int:
         self.pseq[key] = self.pseq.get(key, 0) + 1
@@ -241,7 +248,7 @@ class Publisher:
         await self.send(self.placed())
 
     async def notice(self) -> None:
-        key = self.random.choice(KEYS)
+        key = self.key()
         await self.send(Noticed(key, self.producer, self._next(key), self.random.choice(self.wishes)))
 
     async def send(self, message: object) -> None:
@@ -285,7 +292,7 @@ class Publisher:
 
     async def execute(self) -> None:
         """A command to a decider, under contention."""
-        key, tag = self.random.choice(KEYS[:3]), self.tag()
+        key, tag = self.key(3), self.tag()
         facts = {"txn": tag, "stream": self.shop.accounts.stream(key)}
         self.shop.note("append", "invoke", **facts)
         try:
