@@ -227,7 +227,7 @@ class Fire(msgspec.Struct, frozen=True, gc=False):
 
 
 class Redrive(msgspec.Struct, frozen=True):
-    """Put dead letters back to work (attempts count anew). Returns how many.
+    """Put dead letters back to work (attempts count anew), but not what belongs to no group. Returns how many.
 
     Attributes:
         ids: Row ids of held deliveries.

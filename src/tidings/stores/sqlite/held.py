@@ -171,6 +171,8 @@ def redrive(changes: Changes, op: Redrive) -> int:
     connection = changes.connection
     ids = json.dumps(list(op.ids))
     chosen = "id IN (SELECT value FROM json_each(?)) AND state = 'dead'"
+    if not op.discard:
+        chosen += " AND name IN (SELECT name FROM tidings_group)"  # nobody would handle what belongs to no group
     rows = connection.execute(f"SELECT DISTINCT name, key FROM tidings_held WHERE {chosen}", (ids,)).fetchall()
     if op.discard:
         done = connection.execute(f"DELETE FROM tidings_held WHERE {chosen}", (ids,))

@@ -236,3 +236,6 @@ class HeldTests:
         await store.write(Settle("shop.quarantine", {}, hold=[one]))
         [read] = await store.held(group="shop.quarantine")
         assert read.envelope.data == b"\xff\xfe"
+        assert await store.write(Redrive([read.id])) == 0  # nobody would handle it; it stays in sight
+        assert [each.state for each in await store.held(group="shop.quarantine")] == ["dead"]
+        assert await store.write(Redrive([read.id], discard=True)) == 1
