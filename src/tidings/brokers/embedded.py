@@ -55,6 +55,7 @@ class LogConsumer:
         self._app = app
         self._lease = lease
         self._feed_of: dict[int, Feed] = {}
+        self._dropped: set[int] = set()  # slots forgotten with work under way, and not handed back yet
         self._skip: set[int] = set()
         self.types = [name for kind in subscription.types for name in (kind.name, *kind.was)]
 
@@ -124,6 +125,8 @@ class LogConsumer:
     async def claim(self, want: int, busy: Collection[int] = ()) -> set[int]:
         """Renew the leases, take free slots up to `want`, hand back closing feeds that are settled.
 
+        What `lose` let go of is handed back first: whatever is still under way for it is refused, as its epoch is over.
+
         Args:
             want: Slots to hold at most.
             busy: Slots with a held delivery in memory: they are not handed back yet.
@@ -131,6 +134,9 @@ class LogConsumer:
         Returns:
             The slots that were lost to another worker: their deliveries must be forgotten.
         """
+        if dropped := frozenset(self._dropped):
+            await self.store.write(Claim(self.group, self.member, 0, list(dropped), self._lease))
+            self._dropped -= dropped
         give = [
             slot
             for feed in self.feeds
@@ -146,19 +152,21 @@ class LogConsumer:
             slot for slot, feed in self._feed_of.items() if slot not in held or held[slot].epoch != feed.slots[slot]
         }
         self._forget(lost)
-        await self._gain({slot: lease for slot, lease in held.items() if slot not in self._feed_of})
+        known = self._feed_of.keys() | self._dropped  # `lose` may have been called meanwhile
+        await self._gain({slot: lease for slot, lease in held.items() if slot not in known})
         return lost
 
     def lose(self, feed: Feed) -> set[int]:
-        """Forget a feed whose result was refused; returns its slots."""
+        """Forget a feed of which nobody knows how far it is; returns its slots."""
         slots = set(feed.slots)
         self._forget(slots)
+        self._dropped |= slots
         return slots
 
     def _forget(self, slots: Iterable[int]) -> None:
         for slot in list(slots):
-            feed = self._feed_of.pop(slot)
-            feed.slots.pop(slot, None)
+            if (feed := self._feed_of.pop(slot, None)) is not None:
+                del feed.slots[slot]
         self.feeds = [feed for feed in self.feeds if feed.slots]
 
     async def _gain(self, leases: Mapping[int, Lease]) -> None:
@@ -177,11 +185,12 @@ class LogConsumer:
     async def _suspect(self, slots: dict[int, int], checkpoint: int, started: int) -> None:
         """Hold what a dead worker had started, so that each is tried again with an attempt of its own."""
         hold: list[Held] = []
+        blocked: set[str] = set()
         after = checkpoint
         while rows := await self._read(after, started, 1000, slots):
             after = rows[-1].position
             rows = [row for row in rows if row.position not in self._skip]
-            blocked = await self.store.blocked(self.group, [row.key for row in rows if row.key is not None])
+            blocked |= await self.store.blocked(self.group, [row.key for row in rows if row.key is not None])
             for row in rows:
                 waits = row.key is not None and row.key in blocked
                 if row.key is not None:

@@ -223,7 +223,10 @@ class Consumer(Protocol):
         """Take slots out of their feed, to be handed back once settled."""
 
     def lose(self, feed: Feed) -> set[int]:
-        """Forget a feed whose result was refused; returns its slots."""
+        """Forget a feed of which nobody knows how far it is; returns its slots.
+
+        They are taken up again under another epoch, so that what is still under way for them is refused.
+        """
 
 
 class Broker(Protocol):

@@ -6,12 +6,15 @@ import asyncio
 import sqlite3
 from contextlib import closing
 
+import pytest
+
 from tests.scenarios.runtime.messages import OrderPlaced
 from tests.scenarios.runtime.waiting import until, working
 from tidings import Again, App, Dead
 from tidings.brokers.embedded import LogConsumer
 from tidings.core.envelope import slot_of
-from tidings.core.operations import Settle
+from tidings.core.operations import Claim, Settle
+from tidings.errors import Fenced
 
 EARLY = next(key for key in map(str, range(100)) if slot_of(key) == 0)
 """A key of the first slot, which is the first to be handed on."""
@@ -96,6 +99,57 @@ async def test_the_hindmost_slots_are_served_first_however_much_the_others_have(
         await one.claim(16)
         late = {slot for feed in one.feeds for slot in feed.slots if feed.cursor == 0}
         assert {slot_of(envelope.key) for envelope in await one.fetch(5)} <= late
+
+
+async def test_what_is_under_way_for_a_feed_that_was_let_go_of_is_refused(url: str) -> None:
+    app = App(url)
+    app.on(OrderPlaced, group="work")(print)
+    async with app:
+        await app.publish(OrderPlaced("a", 1))
+        one = consumer_of(app, "one")
+        await one.join()
+        await one.claim(16)
+        await one.fetch(10)
+        under_way = Settle(one.group, dict(one.feeds[0].slots), marks=[1])
+        one.lose(one.feeds[0])
+        await one.claim(16)
+        with pytest.raises(Fenced):
+            await app.store.write(under_way)
+        assert [envelope.position for envelope in await one.fetch(10)] == [1]
+
+
+async def test_a_feed_that_is_let_go_of_during_a_claim_is_not_taken_up_as_it_was(url: str) -> None:
+    app = App(url)
+    app.on(OrderPlaced, group="work")(print)
+    async with app:
+        one = consumer_of(app, "one")
+        await one.join()
+        await one.claim(16)
+        before = dict(one.feeds[0].slots)
+        async with app.transaction() as tx:
+            await tx.execute("SELECT 1")
+            claiming = asyncio.create_task(one.claim(16))
+            await asyncio.sleep(0.01)  # it waits for its turn to write
+            one.lose(one.feeds[0])
+        await claiming
+        assert one.feeds == []
+        await one.claim(16)
+        assert one.feeds[0].slots == {slot: epoch + 1 for slot, epoch in before.items()}
+
+
+async def test_only_the_first_of_each_key_that_a_dead_worker_had_started_is_tried_however_far_apart(url: str) -> None:
+    app = App(url)
+    app.on(OrderPlaced, group="work")(print)
+    async with app:
+        await app.publish(*(OrderPlaced("same" if number in {0, 1499} else f"k{number}") for number in range(1500)))
+        one, two = consumer_of(app, "one"), consumer_of(app, "two")
+        await one.join()
+        await one.claim(16)
+        await app.store.write(Settle(one.group, dict(one.feeds[0].slots), started=1500))
+        await app.store.write(Claim(one.group, "one", 0, range(16)))
+        await two.claim(16)
+        states = [held.state for held in await app.store.held(key="same")]
+    assert states == ["retry", "parked"]
 
 
 async def test_workers_of_one_app_that_run_different_handlers_share_only_what_they_have_in_common(url: str) -> None:
