@@ -156,8 +156,10 @@ class Shop:
                 raise
 
     async def _effect(self, group: str, envelope: Envelope, tx: Transaction) -> None:
-        sql = "INSERT INTO effect (grp, id, digest, member) VALUES (?, ?, ?, ?)"
-        await tx.execute(sql, group, envelope.id, digest_of(envelope), self.member)
+        asked = await tx.execute("SELECT owner FROM tidings_slot WHERE name = ? AND slot = ?", group, envelope.slot)
+        owned = asked.fetchone()[0] in {worker.member for worker in self.app._workers}
+        sql = "INSERT INTO effect (grp, id, digest, member, owned) VALUES (?, ?, ?, ?, ?)"
+        await tx.execute(sql, group, envelope.id, digest_of(envelope), self.member, owned)
 
     def _fail(self, group: str, wish: str, envelope: Envelope) -> None:
         """Fail as the message wishes: "dead" always, "sometimes" now and then, "exit" and "crash" with the process."""
@@ -182,7 +184,7 @@ async def prepare(shop: Shop) -> None:
     """Make the tables that the shop's own code writes to, and its groups."""
     async with shop.app as app:
         async with app.transaction() as tx:
-            columns = "n INTEGER PRIMARY KEY, grp TEXT, id TEXT, digest TEXT, member INTEGER"
+            columns = "n INTEGER PRIMARY KEY, grp TEXT, id TEXT, digest TEXT, member INTEGER, owned INTEGER"
             await tx.execute(f"CREATE TABLE IF NOT EXISTS effect ({columns})")
             await tx.execute("CREATE TABLE IF NOT EXISTS business (tag TEXT)")
         await app.run(until_idle=True)
@@ -338,7 +340,7 @@ async def final(shop: Shop, ledger: list[Effect], **more: object) -> Final:
     """Read everything out of a quiet shop; its app is open."""
     store = shop.app.store
     log, held, checkpoints = await read_out(store, [*GROUPS, Group("shop.totals", frozenset())], "shop")
-    rows = await store.query("SELECT grp, id, digest, member FROM effect ORDER BY n")
+    rows = await store.query("SELECT grp, id, digest, member, owned FROM effect ORDER BY n")
     effects = [Effect(*row) for row in rows] + ledger
     tags = frozenset(tag for (tag,) in await store.query("SELECT tag FROM business"))
     live = {key: (n, amount) for key, n, amount in await store.query("SELECT key, n, amount FROM total")}

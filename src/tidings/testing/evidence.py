@@ -47,12 +47,15 @@ class Effect(msgspec.Struct, frozen=True, gc=False):
         id: CloudEvents id of the message.
         digest: Of the message as the handler received it, or None.
         member: Worker that ran the handler, or None.
+        owned: Whether that worker held the lease, as the store said in the transaction that left the effect; None where
+            it was not asked.
     """
 
     group: str
     id: str
     digest: str | None = None
     member: int | None = None
+    owned: bool | None = None
 
 
 @dataclass(frozen=True)
