@@ -212,6 +212,7 @@ class Publisher:
         self.wishes = ["", *[""] * 30, "sometimes", "dead"]
         self.ways = ["publish", "publish", "notice", "transact", "execute"]
         self.patient = False
+        self.keys = KEYS
         self.padding = ""
         self.season: Callable[[], float] = time.monotonic
 
@@ -234,9 +235,9 @@ class Publisher:
         key = self.key()
         return Placed(key, self.producer, self._next(key), txn, self.random.choice(self.wishes), self.padding)
 
-    def key(self, of: int = KEYS) -> str:
+    def key(self, of: int | None = None) -> str:
         """One of the keys that all publishers use this second."""
-        return f"k{self.random.randrange(of)}-{int(self.season())}"
+        return f"k{self.random.randrange(of or self.keys)}-{int(self.season())}"
 
     def _next(self, key: str) -> int:
         self.pseq[key] = self.pseq.get(key, 0) + 1

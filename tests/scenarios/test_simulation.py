@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.faults.workload import Publisher, Shop, final, judge, prepare
+from tests.faults.workload import KEYS, Publisher, Shop, final, judge, prepare
 from tidings.core.operations import Redrive
 from tidings.errors import TidingsError
 from tidings.stores.sqlite import SqliteStore
@@ -30,6 +30,8 @@ from tidings.testing.sim import Worker, coverage, never_reached, simulate, somet
 from tidings.testing.simstore import SimStore, Turn, Weather
 
 SEEDS = int(os.environ.get("TIDINGS_SEEDS", "200"))
+STORMS = 0.1
+"""Share of the seeds in which hardly anything goes well."""
 LEASE = 2.0
 POINTS = [
     "a worker crashed while a handler ran",
@@ -91,6 +93,9 @@ class World:
         self.patience = self.random.choice([0.0, 0.01, 0.3, 2 * LEASE])
         self.calm = self.random.choice([0.05, 0.2, 0.8])
         self.peace = self.random.choice([0.2, 0.5, 1.5])
+        self.keys = KEYS
+        if random.Random(f"storm {seed}").random() < STORMS:
+            self.storm()
         faults = [self.crash, self.crash_soon, self.freeze, self.jump, self.drain, self.crash_publisher]
         self.faults = [fault for fault in faults if draw() < 0.6] or [self.crash]
         self.workers = {}
@@ -98,6 +103,11 @@ class World:
         self.asleep = set()
         self.doom = None
         loop.before_step = self.step
+
+    def storm(self):
+        """A slow store that fails often, faults close together, and few keys: much is under way at each fault."""
+        self.weather.slow, self.weather.failing, self.weather.unknown = 0.5, 0.1, 0.1
+        self.peace, self.keys = 0.2, 4
 
     # ---- processes -----------------------------------------------------------------------------------------------
 
@@ -153,6 +163,7 @@ class World:
         publisher = Publisher(shop, f"p{worker.number}", random.Random(worker.number))
         publisher.wishes = ["", *[""] * 8, "sometimes", "dead"]
         publisher.patient = True
+        publisher.keys = self.keys
         publisher.season = lambda: self.loop.time() / 3
         async with shop.app:
             while worker in self.publishers:

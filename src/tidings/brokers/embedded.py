@@ -135,7 +135,7 @@ class LogConsumer:
             The slots that were lost to another worker: their deliveries must be forgotten.
         """
         if dropped := frozenset(self._dropped):
-            await self.store.write(Claim(self.group, self.member, 0, list(dropped), self._lease))
+            await self.store.write(Claim(self.group, self.member, len(self._feed_of), list(dropped), self._lease))
             self._dropped -= dropped
         give = [
             slot
