@@ -76,8 +76,7 @@ class Committer:
         """Commit one operation if that needs no waiting and commits are quick here; None when not."""
         if self._pace > QUICK or not self._turnstile.try_enter():
             return None
-        self._turnstile.leave()
-        return self.commit_all((op,))
+        return self.commit_all((op,))  # who is inside may enter again: nobody slips in between
 
     def _commit_all(self, ops: Sequence[Op]) -> tuple[list[Outcome], bool]:
         if len(ops) == 1 and not self._careful and (row := log.lone_row(ops[0])):

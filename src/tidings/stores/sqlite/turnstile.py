@@ -26,7 +26,7 @@ class Turnstile:
         self._looked = time.monotonic()
 
     def enter(self) -> None:
-        """Wait for our turn."""
+        """Wait for our turn; who is inside already goes on."""
         fcntl.flock(self._fd, fcntl.LOCK_EX)
         if time.monotonic() - self._looked > _LOOK_EVERY:
             self._follow()

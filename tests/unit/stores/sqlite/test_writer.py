@@ -3,6 +3,7 @@
 # ruff: noqa: ASYNC240 - the files are what is looked at
 
 import asyncio
+import fcntl
 import gc
 import sqlite3
 import threading
@@ -156,6 +157,17 @@ async def test_too_much_waiting_is_refused_and_nothing_of_it_kept(
     refused = [one for one in done if isinstance(one, Overloaded)]
     assert 0 < len(refused) < 30
     assert await store.head() == 80 - len(refused)
+
+
+async def test_a_loop_that_commits_by_itself_keeps_its_turn_from_the_first_look_to_the_commit(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns: list[int] = []
+    lock = fcntl.flock
+    monkeypatch.setattr(fcntl, "flock", lambda fd, turn: (turns.append(turn), lock(fd, turn))[1])
+    await store.write(Append([envelope()]))
+    assert fcntl.LOCK_EX | fcntl.LOCK_NB in turns, "the loop did not do it"
+    assert turns.index(fcntl.LOCK_UN) == len(turns) - 1, "another process could slip in, and the loop would wait for it"
 
 
 async def test_a_value_the_database_cannot_hold_fails_its_caller_alone(store: SqliteStore) -> None:
