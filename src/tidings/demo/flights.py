@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from tidings import Decider, Retry
+from tidings import Decider
 from tidings.demo.messages import (
     Command,
     FlightArrived,
@@ -92,5 +92,5 @@ def evolve(flight: Flight, happened: FlightEvent) -> Flight:
             return replace(flight, status="cancelled", history=history)
 
 
-# A contradiction is no better the second time: it becomes a dead letter at once, for a human to look at.
-flights = Decider("flight", initial=Flight(), decide=decide, evolve=evolve, retry=Retry(never=(Impossible,)))
+# A contradiction becomes a dead letter at once, for a human to look at; what comes after it is decided all the same.
+flights = Decider("flight", initial=Flight(), decide=decide, evolve=evolve)

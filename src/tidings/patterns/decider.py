@@ -17,15 +17,19 @@ from typing_extensions import TypeForm
 
 from tidings.core.codec import Codec
 from tidings.core.message import MessageType, check_name
+from tidings.core.outcome import Again
 from tidings.core.retry import Retry
 from tidings.core.signature import UNKNOWN, Form, flatten, is_async, location, resolved, split
-from tidings.core.subscription import Subscription
+from tidings.core.subscription import OnDead, Subscription
 from tidings.core.transaction import Transaction
-from tidings.errors import BadArgument, BadDeclaration, NotAMessage, Unreadable
+from tidings.errors import BadArgument, BadDeclaration, Conflict, NotAMessage, StoreError, Unreadable
 
 S = TypeVar("S")
 C = TypeVar("C")
 E = TypeVar("E")
+
+REFUSALS_ARE_FINAL = Retry(attempts=1, per={Again: Retry(), Conflict: Retry(), StoreError: Retry()})
+"""What `decide` refuses, it would refuse again, for it is pure. What the store says may pass."""
 
 _ATOMS = (str, int, float, complex, bytes, type(None), Decimal, UUID, Enum, datetime, date, time, timedelta, type)
 
@@ -42,10 +46,13 @@ class Decider(Generic[S, C, E]):
         events: The event types as a union, where the annotation of `evolve` does not name them. Where `decide` gives
             only some of them, it also tells the type checker the rest.
         commands: The command types as a union, where the annotation of `decide` does not name them.
-        retry: How failures of sent commands are tried again. A refusal is final with `Retry(never=(Refused,))`.
+        retry: How failures of sent commands are tried again. If not given, whatever `decide` raises is final, except
+            `Again`; only trouble of the store is tried again.
+        on_dead: "skip" lets later commands of a key pass one that was refused, for each is decided on what is true by
+            then; "park" holds them until the refused one is redriven or discarded.
 
     Raises:
-        BadDeclaration: The name cannot be used, or `decide` or `evolve` is no plain function.
+        BadDeclaration: The name or `on_dead` cannot be used, or `decide` or `evolve` is no plain function.
     """
 
     @overload
@@ -59,6 +66,7 @@ class Decider(Generic[S, C, E]):
         events: None = None,
         commands: object = None,
         retry: Retry | None = None,
+        on_dead: OnDead = "skip",
     ) -> None: ...
     @overload
     def __init__(
@@ -71,6 +79,7 @@ class Decider(Generic[S, C, E]):
         events: TypeForm[E],
         commands: object = None,
         retry: Retry | None = None,
+        on_dead: OnDead = "skip",
     ) -> None: ...
     def __init__(
         self,
@@ -82,8 +91,11 @@ class Decider(Generic[S, C, E]):
         events: object = None,
         commands: object = None,
         retry: Retry | None = None,
+        on_dead: OnDead = "skip",
     ) -> None:
         self.name = check_name(name, "a decider")
+        if name == "state":
+            raise BadDeclaration("a decider is named state", "choose another name: these streams hold published states")
         for role, function in (("decide", decide), ("evolve", evolve)):
             if not callable(function):
                 raise BadDeclaration(f"decider {name}: {role}={function!r} is not callable", "give a function")
@@ -95,7 +107,10 @@ class Decider(Generic[S, C, E]):
         self._decide = decide
         self._evolve = evolve
         self._given = {"events": events, "commands": commands}
-        self._retry = retry or Retry()
+        self._retry = retry or REFUSALS_ARE_FINAL
+        if on_dead not in {"park", "skip"}:
+            raise BadDeclaration(f"decider {name}: on_dead={on_dead!r}", 'on_dead is "park" or "skip"')
+        self._on_dead = on_dead
 
     def __repr__(self) -> str:
         return f"Decider({self.name!r})"
@@ -231,6 +246,7 @@ class Decider(Generic[S, C, E]):
                 where=location(self._decide),
                 takes=("tx",),
                 retry=self._retry,
+                on_dead=self._on_dead,
             ),
         )
 

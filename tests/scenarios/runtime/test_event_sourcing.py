@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from tidings import App, Decider, Key, Projection, Retry, Transaction, command, errors, event
+from tidings.core.operations import Redrive
 
 
 @event
@@ -78,7 +79,7 @@ def evolve(account: Account, event: Event) -> Account:
             return Account(account.balance - amount)
 
 
-accounts = Decider("account", initial=Account(), decide=decide, evolve=evolve, retry=Retry(never=(InsufficientFunds,)))
+accounts = Decider("account", initial=Account(), decide=decide, evolve=evolve)
 
 
 def balances_of(sign: str = "+") -> Projection:
@@ -146,6 +147,23 @@ async def test_a_sent_command_is_executed_by_the_decider_in_one_transaction(url:
         (dead,) = await app.store.held()
     assert dead.reason.startswith("InsufficientFunds")
     assert dead.attempt == 1
+
+
+async def test_a_refused_command_does_not_hold_up_the_next_one_of_its_key(url: str) -> None:
+    app = App(url, accounts)
+    async with app:
+        for step in (Deposit("a", 5), Withdraw("a", 9), Deposit("a", 1)):
+            await app.send(step)
+        await app.run(until_idle=True)
+        assert await app.get(accounts, "a") == Account(6)
+        (dead,) = await app.store.held()
+        await app.send(Deposit("a", 3))
+        await app.store.write(Redrive([dead.id]))  # the account holds enough for it now, once that has come
+        await app.run(until_idle=True)
+        await app.store.write(Redrive([each.id for each in await app.store.held()]))
+        await app.run(until_idle=True)
+        assert await app.get(accounts, "a") == Account(0)
+        assert await app.store.held() == []
 
 
 async def test_a_query_waits_for_ones_own_write(url: str) -> None:
@@ -243,8 +261,6 @@ async def test_a_failing_projection_handler_parks_the_key_and_goes_on_with_the_o
         await app.run(until_idle=True)
         assert await app.query(sums, "SELECT * FROM sums") == [("good", 3)]
         broken[0] = False
-        from tidings.core.operations import Redrive
-
         await app.store.write(Redrive([each.id for each in await app.store.held(state="dead")]))
         await app.run(until_idle=True)
         assert await app.query(sums, "SELECT * FROM sums ORDER BY 1") == [("bad", 3), ("good", 3)]

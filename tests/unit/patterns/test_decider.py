@@ -14,8 +14,9 @@ import pydantic
 import pytest
 
 from tidings.core.message import Key, command, event, state
+from tidings.core.outcome import Again
 from tidings.core.retry import Retry
-from tidings.errors import BadArgument, BadDeclaration, Unreadable
+from tidings.errors import BadArgument, BadDeclaration, StoreUnavailable, Unreadable, WrongVersion
 from tidings.patterns.decider import Decider
 
 
@@ -288,9 +289,27 @@ def test_sent_commands_have_one_group_of_the_deciders_name() -> None:
     assert "test_decider.py:" in found.where
 
 
+def test_a_refusal_is_final_and_in_nobodys_way_unless_the_decider_says_otherwise() -> None:
+    (found,) = accounts.subscriptions()
+    assert found.on_dead == "skip"
+    assert found.retry.for_error(InsufficientFunds()).wait(1, 0.5) is None
+    passing = (Again("not yet"), StoreUnavailable("away"), WrongVersion("somebody was first"))
+    assert all(found.retry.for_error(error).wait(1, 0.5) is not None for error in passing)
+    patient = Decider("account", initial=Account(), decide=decide, evolve=evolve, retry=Retry(3), on_dead="park")
+    (found,) = patient.subscriptions()
+    assert (found.on_dead, found.retry) == ("park", Retry(3))
+    with pytest.raises(BadDeclaration, match='on_dead is "park" or "skip"'):
+        Decider("account", initial=Account(), decide=decide, evolve=evolve, on_dead="drop")  # type: ignore[arg-type]
+
+
 def test_streams_are_named_after_decider_and_key() -> None:
     assert accounts.stream("a-1") == "account:a-1"
     assert accounts.key_of(Open("a-1")) == "a-1"
+
+
+def test_no_decider_takes_the_streams_of_states() -> None:
+    with pytest.raises(BadDeclaration, match="choose another name"):
+        Decider("state", initial=Account(), decide=decide, evolve=evolve)
 
 
 def test_partials_and_methods_serve_as_well() -> None:
