@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from tidings.core.codec import decode_json, encode_json
-from tidings.core.envelope import Envelope, slot_of
+from tidings.core.envelope import STATES, Envelope, slot_of
 from tidings.core.message import MAX_KEY, MAX_NAME
 from tidings.core.strict import place_of
 from tidings.errors import BadArgument, Unreadable
@@ -107,7 +107,8 @@ def envelope_of(attributes: Mapping[str, Any], data: bytes, *, own: bool = False
         attributes: Name -> value, as they came.
         data: The data, as it came.
         own: True for an event that this system itself sent round: its stream and version are believed, and without a
-            topic it is private. Anybody else's event is public and belongs to no history here.
+            topic it is private. Anybody else's event is public and belongs to no history here; only of a state the
+            version is believed, for its owner alone can know it.
 
     Raises:
         Unreadable: An attribute is missing, or is not what CloudEvents 1.0 and the limits here allow.
@@ -117,6 +118,7 @@ def envelope_of(attributes: Mapping[str, Any], data: bytes, *, own: bool = False
     rest = {name: value for name, value in attributes.items() if name not in _OURS}
     trace = rest.pop("traceparent", None)
     version = None if event.streamversion is None else _count("streamversion", event.streamversion)
+    believed = own or (version is not None and event.streamid == f"{STATES}{event.type}:{key}")
     if len(rest) > MAX_HEADERS:
         raise refuse(f"it has {len(rest)} extension attributes", f"at most {MAX_HEADERS} are taken")
     kept = {name: value for name in _KEPT if (value := getattr(event, name)) is not None}
@@ -136,8 +138,8 @@ def envelope_of(attributes: Mapping[str, Any], data: bytes, *, own: bool = False
         topic=event.topic or (None if own else OUTSIDE),
         key=key,
         slot=slot_of(event.id if key is None else key),
-        stream=event.streamid if own else None,
-        version=version if own else None,
+        stream=event.streamid if believed else None,
+        version=version if believed else None,
         time=0 if event.time is None else (event.time - _EPOCH) // _MICROSECOND,
         correlation=event.correlationid,
         causation=event.causationid,

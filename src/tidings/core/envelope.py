@@ -10,6 +10,10 @@ SLOTS = 16
 """Keys are spread over this many slots; workers of one group share the slots by leases."""
 
 
+STATES = "state:"
+"""Streams of states are named `state:TYPE:KEY`; a store keeps the newest record of each in a table of its own."""
+
+
 def slot_of(key: str) -> int:
     """The slot (0 to SLOTS - 1) of a key. CRC-32 is stable across processes, versions and machines."""
     return zlib.crc32(key.encode()) % SLOTS

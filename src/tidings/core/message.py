@@ -276,16 +276,14 @@ def event(
 
 
 @dataclass_transform(frozen_default=True)
-def state(
-    *, topic: str, name: str | None = None, version: int = 1, was: tuple[str, ...] = ()
-) -> Callable[[type[T]], type[T]]:
+def state(*, topic: str, name: str | None = None, version: int = 1) -> Callable[[type[T]], type[T]]:
     """Declare a state: the whole current record of one key, published so that others can keep a replica.
 
     Args:
         topic: Where it is published.
-        name: Stable name; the class's own name if not given.
+        name: Stable name; the class's own name if not given. Give it when you rename the class: the versions of the
+            records are counted by name, so that there are no earlier ones.
         version: Version of the schema, from 1.
-        was: Earlier names of the same state.
 
     Returns:
         A decorator that registers the class; its `Key` field names the record.
@@ -293,7 +291,7 @@ def state(
     Raises:
         BadDeclaration: A name, version or the class itself cannot be used.
     """
-    return lambda cls: _declare(cls, "state", topic=topic, name=name, version=version, was=was)
+    return lambda cls: _declare(cls, "state", topic=topic, name=name, version=version, was=())
 
 
 @overload

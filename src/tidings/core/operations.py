@@ -24,8 +24,9 @@ CRASHED = "the worker stopped during this attempt"
 class Append(msgspec.Struct, frozen=True, gc=False):
     """Append envelopes to the log. Returns `Appended`. Raises WrongVersion or IdConflict; then nothing is appended.
 
-    The store sets `position`, and `version` where `stream` is set. An envelope whose (source, id) is stored already
-    with the same type, key and data is not stored again: its old position is returned.
+    The store sets `position`, and `version` where `stream` is set. It keeps the version that the owner of a state
+    elsewhere gave it; one that is not newer than the stream is appended without the stream. An envelope whose
+    (source, id) is stored already with the same type, key and data is not stored again: its old position is returned.
 
     Attributes:
         envelopes: In order, all or nothing. Empty is allowed and does nothing.
@@ -130,7 +131,8 @@ class Join(msgspec.Struct, frozen=True):
         start: "earliest", "latest", or the position after which it starts.
         schema: SQL that creates its tables; run when the group is new.
         fingerprint: Of the code that fills them.
-        seed: True for a replica: a new group starts with a bootstrap (see `Seed`).
+        seed: True for a replica: a new group starts with a bootstrap (see `Seed`), for which states in the log that
+            have no stream, for they came from elsewhere, count as current ones; their positions are their versions.
         on_dead: "park": a dead letter blocks what is behind it; "skip": it does not.
     """
 

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
@@ -95,30 +95,6 @@ class Replica(Generic[S]):
         if live:
             await tx.executemany(self._put, live)
         await self._bury([(each.key, each.version) for each in states if not each.data], tx)
-
-    async def prune(
-        self, known: Collection[str], tx: Transaction, *, after: str = "", until: str | None = None, before: int
-    ) -> int:
-        """Remove the records that the owner does not know.
-
-        Args:
-            known: The owner's keys in the range, as `seed` got them.
-            tx: The transaction that seeds the same page.
-            after: The range begins behind this key.
-            until: It ends with this key; None means without end.
-            before: Head of the log when the bootstrap began: newer records stay.
-
-        Returns:
-            How many were removed.
-        """
-        key = f'CAST("{self.columns.key.name}" AS TEXT)'
-        limit, last = (f" AND {key} <= ?", [until]) if until is not None else ("", [])
-        sql = f'SELECT {key} FROM "{self.table}" WHERE {key} > ?{limit} AND _position <= ?'
-        rows = (await tx.execute(sql, after, *last, before)).fetchall()
-        stray = [(self.columns.key_of(found),) for (found,) in rows if found not in known]
-        if stray:
-            await tx.executemany(f'DELETE FROM "{self.table}" WHERE "{self.columns.key.name}" = ?', stray)
-        return len(stray)
 
     async def read(self, key: str, tx: Transaction) -> S | None:
         """The record of a key, or None."""

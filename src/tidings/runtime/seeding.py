@@ -53,7 +53,6 @@ class Seeding:
         pump = self._pump
         kind = pump.subscription.bootstrap
         assert kind is not None  # noqa: S101 - for the type checker: a seeding exists only for replicas
-        head = await self._store.head()
         page = await self._store.states(kind.name, cursor, PAGE)
         last = None if len(page) < PAGE else page[-1].key
         tx = pump.transaction()
@@ -66,7 +65,6 @@ class Seeding:
                 await self._part.seed(page, tx)
             except Unreadable:  # raised before anything is written
                 await self._part.seed(await self._readable(kind, page, raw), tx)
-            await self._part.prune({state.key for state in page}, tx, after=cursor, until=last, before=head)
             await raw.apply(Seed(pump.group, last))
             await tx.commit()
         except BaseException:

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
+import msgspec
+
 from tidings.core.message import check_key, message_type
 from tidings.core.operations import ANY, Append, Appended, Held, Op, Settle
 from tidings.core.ports import Store, StoreTransaction
@@ -177,6 +179,8 @@ class Verbs:
             names = " and ".join(type(each).__qualname__ for each in given)
             raise BadArgument(f"receive was given {names}", "give the body as bytes, and its headers as a mapping")
         envelope = from_headers(headers, bytes(body)) if headers else from_json(bytes(body))
+        if not envelope.time:  # its sender gave none, and ages are counted from something
+            envelope = msgspec.structs.replace(envelope, time=self.clock.now())
         appended: Appended = await self._write(Append([envelope]), "receive")
         return appended.position
 

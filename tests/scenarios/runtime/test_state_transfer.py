@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 
@@ -65,6 +66,64 @@ async def test_a_replica_is_seeded_anew_while_its_owner_goes_on(url: str) -> Non
         copied = await app.query(customers, "SELECT customer_id, _version FROM customers ORDER BY 1")
     assert found == [("new", 300), ("old", 2700)]
     assert copied == truth
+
+
+def foreign(number: int, key: str, name: str | None, version: int | None = None) -> bytes:
+    """A state as another service sends it; with its owner's version where that service counts versions."""
+    event: dict[str, object] = {"specversion": "1.0", "id": str(number), "source": "/crm", "type": "Customer"}
+    event |= {"subject": key} | ({} if name is None else {"data": {"customer_id": key, "name": name}})
+    event |= {} if version is None else {"streamid": f"state:Customer:{key}", "streamversion": version}
+    return json.dumps(event).encode()
+
+
+async def names(app: App, customers: Replica[Customer]) -> list[tuple[str, str]]:
+    return await app.query(customers, "SELECT customer_id, name FROM customers ORDER BY 1")
+
+
+@pytest.mark.parametrize("early", range(5), ids="of them {} came before the replica was there".format)
+@pytest.mark.parametrize("counts", [False, True], ids=["without versions", "with versions, the newest one first"])
+async def test_states_of_another_service_are_kept_whenever_the_replica_starts(
+    url: str, early: int, *, counts: bool
+) -> None:
+    customers = Replica(Customer)
+    gateway, billing = App(url, name="gateway"), App(url, customers, name="billing")
+    sent = [("a", "Ada", 1), ("b", "Bob", 1), ("a", "Ada L.", 2), ("b", None, 2)]
+    async with gateway, billing:
+        for number, (key, name, version) in enumerate(reversed(sent) if counts else sent):
+            if number == early:
+                await billing.run(until_idle=True)
+            assert await gateway.receive(foreign(number, key, name, version if counts else None)) == number + 1
+        await billing.run(until_idle=True)
+        assert await names(billing, customers) == [("a", "Ada L.")]
+        await billing.rebuild(customers)
+        await billing.run(until_idle=True)
+        assert await names(billing, customers) == [("a", "Ada L.")]
+        await gateway.receive(foreign(9, "b", "Bob is back", 3 if counts else None))
+        await billing.run(until_idle=True)
+        assert await names(billing, customers) == [("a", "Ada L."), ("b", "Bob is back")]
+
+
+async def test_a_stranger_s_version_counts_for_states_of_its_own_key_only(url: str) -> None:
+    customers = Replica(Customer)
+    app = App(url, customers)
+    async with app:
+        await app.run(until_idle=True)
+        await app.publish(Customer("a", "Ada"))
+        event = json.loads(foreign(1, "b", "Bob", 99)) | {"streamid": "state:Customer:a"}
+        await app.receive(json.dumps(event).encode())
+        await app.publish(Customer("a", "Ada L."))
+        await app.run(until_idle=True)
+        assert await names(app, customers) == [("a", "Ada L."), ("b", "Bob")]
+        versions = [(each.key, each.version) for each in await app.store.states("Customer")]
+    assert versions == [("a", 2)]
+
+
+async def test_an_event_without_a_time_gets_that_of_its_arrival(url: str) -> None:
+    app = App(url, Replica(Customer))
+    async with app:
+        await app.run(until_idle=True)
+        await app.receive(foreign(1, "a", "Ada"))
+        assert await app.staleness(app.parts[0]) < 60
 
 
 async def test_a_handler_reads_the_replica_in_its_own_transaction(url: str) -> None:

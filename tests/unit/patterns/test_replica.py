@@ -200,16 +200,6 @@ async def test_a_damaged_current_state_is_unreadable(tables: Tables) -> None:
         await customers.seed([CurrentState("a", 1, 1, 1, b"{}")], tables.tx)
 
 
-async def test_pruning_removes_what_the_owner_does_not_know_and_leaves_newer_rows(tables: Tables) -> None:
-    for position, key in enumerate("abcdef", 1):
-        await tables.apply(Customer(key, key), 1, position=position)
-    removed = await customers.prune({"b", "d"}, tables.tx, after="a", until="e", before=4)
-    assert removed == 1  # a lies before the range, b and d are known, e is newer, f lies behind the range
-    assert [key for (key,) in tables.rows("SELECT customer_id FROM crm_customers ORDER BY 1")] == list("abdef")
-    assert await customers.prune([], tables.tx, before=6) == 5
-    assert tables.rows() == []
-
-
 async def test_a_number_as_key_is_a_number_in_the_table(tmp_path: Path) -> None:
     @state(topic="flights")
     class Flight:
@@ -224,8 +214,6 @@ async def test_a_number_as_key_is_a_number_in_the_table(tmp_path: Path) -> None:
     assert await flights.tx.get(flights.replica, "ten") is None
     await flights.apply(Gone(Flight, "10"), 2)
     assert flights.rows("SELECT number, typeof(number) FROM flights ORDER BY 1") == [(9, "integer"), (11, "integer")]
-    assert await flights.replica.prune({"11"}, flights.tx, after="1", until="2", before=9) == 0
-    assert await flights.replica.prune({"11"}, flights.tx, after="2", before=9) == 1
     flights.connection.close()
 
 

@@ -54,6 +54,8 @@ def join(changes: Changes, op: Join) -> int:
 
 def _create(changes: Changes, op: Join) -> int:
     connection = changes.connection
+    if op.seed:
+        _recognise_states(changes, op.types)
     start = changes.head if op.start == "latest" else 0 if op.start == "earliest" else min(op.start, changes.head)
     tables = create_tables(connection, op.schema, op.group)
     connection.execute(
@@ -76,6 +78,19 @@ def _create(changes: Changes, op: Join) -> int:
         [(op.group, slot, start, start) for slot in range(op.slots)],
     )
     return _count(changes, op.group, op.types, 0)
+
+
+def _recognise_states(changes: Changes, types: Sequence[str]) -> None:
+    """Make states that came from elsewhere current ones: when they came, nobody could tell that they are states."""
+    changes.versions.clear()
+    changes.connection.execute(
+        "INSERT INTO tidings_state SELECT type, key, coalesce(version, position) AS number, position, time, data "
+        "FROM tidings_log WHERE type IN (SELECT value FROM json_each(?)) AND stream IS NULL AND key IS NOT NULL "
+        "ORDER BY number "
+        "ON CONFLICT (type, key) DO UPDATE SET version = excluded.version, position = excluded.position, "
+        "time = excluded.time, data = excluded.data WHERE excluded.version > tidings_state.version",
+        (json.dumps(list(types)),),
+    )
 
 
 def _count(changes: Changes, group: str, types: Sequence[str], after: int) -> int:
@@ -151,6 +166,8 @@ def rewind(changes: Changes, op: Rewind) -> int:
     for name in json.loads(tables):
         connection.execute(f"DROP TABLE IF EXISTS {quoted(name)}")
     tables = create_tables(connection, op.schema, op.group)
+    if op.seed:
+        _recognise_states(changes, json.loads(types))
     connection.execute(
         "UPDATE tidings_group SET tables = ?, fingerprint = ?, seed = ? WHERE name = ?",
         (json.dumps(tables), op.fingerprint, "" if op.seed else None, op.group),

@@ -8,13 +8,10 @@ from typing import Any
 import msgspec
 from msgspec.structs import astuple
 
-from tidings.core.envelope import Envelope
+from tidings.core.envelope import STATES, Envelope
 from tidings.core.operations import ANY, Append, Appended, Fire
 from tidings.errors import BadArgument, IdConflict, WrongVersion
 from tidings.stores.sqlite.changes import Changes
-
-STATES = "state:"
-"""Streams of states are named `state:TYPE:KEY`; their newest record is kept in a table of its own."""
 
 _NOTHING = Appended(())
 _encode = msgspec.msgpack.Encoder().encode
@@ -64,21 +61,25 @@ def _append(changes: Changes, envelopes: Sequence[Envelope], expected: int) -> A
         row: list[Any] = list(astuple(envelope))
         row[0] = position
         if envelope.stream is not None:
-            row[9] = version = _next_version(changes, envelope, position)
+            row[8:10] = _, version = _place_in_stream(changes, envelope, position)
         rows.append(row)
     changes.head = position
     return Appended((position,) if first == position else tuple(range(first, position + 1)), version)
 
 
-def _next_version(changes: Changes, envelope: Envelope, position: int) -> int:
+def _place_in_stream(changes: Changes, envelope: Envelope, position: int) -> tuple[str | None, int]:
+    """Stream and version; a state older than what its owner said before has none, so that nobody goes back to it."""
     stream = envelope.stream
     assert stream is not None  # noqa: S101 - tells the type checker
-    version = version_of(changes, envelope) + 1
+    known = version_of(changes, envelope)
+    version = envelope.version or known + 1
+    if version <= known:
+        return None, version
     changes.versions[stream] = version
     if stream.startswith(STATES):
         key = (envelope.type, envelope.key or "")
         changes.states[key] = (*key, version, position, envelope.time, envelope.data)
-    return version
+    return stream, version
 
 
 def version_of(changes: Changes, envelope: Envelope) -> int:

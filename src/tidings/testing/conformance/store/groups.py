@@ -128,6 +128,22 @@ class GroupTests:
         assert await store.seeding(GROUP) is None
         assert await store.seeding("shop.nothing") is None
 
+    async def test_g18_a_bootstrap_finds_states_of_which_nobody_knew_that_they_are_states(self, store: Store) -> None:
+        def customer(key: str, stream: str | None = None, data: bytes = b"{}") -> Append:
+            return Append([envelope(key, type="Customer", stream=stream, data=data)])
+
+        for each in (customer("a"), customer("b", "state:Customer:b"), customer("a", data=b""), customer("b")):
+            await store.write(each)
+        await store.write(Append([envelope("c"), envelope(None, type="Customer")]))
+        join = joining(types=["Customer"], seed=True)
+        await store.write(join)
+        current = [(one.key, one.version, one.data) for one in await store.states("Customer")]
+        assert current == [("a", 3, b""), ("b", 4, b"{}")]
+        await store.write(customer("c"))
+        assert (await store.write(customer("b", "state:Customer:b"))).version == 5
+        await store.write(Rewind(GROUP, "CREATE TABLE copy (key TEXT)", seed=True))
+        assert [(one.key, one.version) for one in await store.states("Customer")] == [("a", 3), ("b", 5), ("c", 7)]
+
     # ---- leases ------------------------------------------------------------------------------------------------------
 
     async def test_g10_slots_are_shared_and_never_held_twice(self, store: Store, other: Store) -> None:

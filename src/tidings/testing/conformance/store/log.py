@@ -225,6 +225,19 @@ class LogTests:
         assert [one.key for one in await store.states("Customer", "c-1", 1)] == ["c-2"]
         assert await store.states("Order") == []
 
+    async def test_g18_a_state_from_elsewhere_keeps_its_owners_version_and_none_goes_back(self, store: Store) -> None:
+        def customer(version: int | None, name: str) -> Append:
+            data = b'{"name":"%s"}' % name.encode()
+            return Append([envelope("c-1", type="Customer", stream="state:Customer:c-1", version=version, data=data)])
+
+        asked = [(3, "Ada"), (7, "Ada L."), (5, "late"), (7, "twice"), (None, "own")]
+        versions = [(await store.write(customer(*each))).version for each in asked]
+        assert versions == [3, 7, 5, 7, 8]
+        [current] = await store.states("Customer")
+        assert (current.version, current.position, current.data) == (8, 5, b'{"name":"own"}')
+        in_log = [(one.version, one.stream is not None) for one in await store.read(0, 10, 10)]
+        assert in_log == [(3, True), (7, True), (5, False), (7, False), (8, True)]
+
     # ---- timers ------------------------------------------------------------------------------------------------------
 
     async def test_g19_a_later_append_waits_for_its_time_and_fires_once(self, store: Store) -> None:
