@@ -268,6 +268,7 @@ class Backlog(msgspec.Struct, frozen=True):
     Attributes:
         group: Full name.
         where: Identity of the handler.
+        types: Names of the message types it handles.
         checkpoint: Lowest position all slots have finished.
         lag: Events of its types behind the head (counted up to 100,000).
         oldest: Seconds since the oldest unhandled one was published; 0.0 when none waits.
@@ -279,6 +280,7 @@ class Backlog(msgspec.Struct, frozen=True):
 
     group: str
     where: str
+    types: Sequence[str]
     checkpoint: int
     lag: int
     oldest: float
@@ -286,6 +288,22 @@ class Backlog(msgspec.Struct, frozen=True):
     parked: int
     dead: int
     owners: Mapping[int, str]
+
+
+class Member(msgspec.Struct, frozen=True, gc=False):
+    """A worker that said it lives.
+
+    Attributes:
+        app: Name of its app.
+        member: Its identity.
+        groups: Full names of the groups it runs.
+        alive: True while its lease holds.
+    """
+
+    app: str
+    member: str
+    groups: Sequence[str]
+    alive: bool
 
 
 class CurrentState(msgspec.Struct, frozen=True, gc=False):

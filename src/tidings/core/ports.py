@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, ClassVar, Protocol
 
+from tidings.core.check import Check
 from tidings.core.envelope import Envelope
 from tidings.core.guarantees import Guarantees
-from tidings.core.operations import Backlog, CurrentState, Held, Op, State
+from tidings.core.operations import Backlog, CurrentState, Held, Member, Op, State
 from tidings.core.subscription import Subscription
 
 
@@ -158,6 +159,15 @@ class Store(Protocol):
 
     def poke(self) -> None:
         """Make every `grown` of this process return now."""
+
+    async def members(self) -> Sequence[Member]:
+        """The workers that said they live, by app and member."""
+
+    def look(self) -> Sequence[Check]:
+        """For the doctor: what can be seen from outside, before opening it; a failed check advises against that."""
+
+    async def inspect(self, *, deep: bool = False) -> Sequence[Check]:
+        """For the doctor: whether it is set up to keep its promises; `deep` reads everything."""
 
 
 class Watermark(Protocol):

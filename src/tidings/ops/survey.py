@@ -1,15 +1,15 @@
-"""How a store stands: what the status of an app and the doctor both look at."""
+"""How a store stands: what the status of an app and the doctor both look at.
+
+The tables have the same names in every store; the SQL is what every database understands.
+"""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from tidings.core.operations import Backlog
 from tidings.core.ports import Store
-from tidings.core.url import parse_url
 
 
 async def timers(store: Store) -> tuple[int, int | None]:
@@ -61,21 +61,6 @@ async def views(store: Store) -> dict[str, tuple[str | None, str]]:
     """Groups that fill tables of their own -> fingerprint of the code that filled them, and the tables as JSON."""
     rows = await store.query("SELECT name, fingerprint, tables FROM tidings_group WHERE tables <> '[]' ORDER BY name")
     return {name: (fingerprint, tables) for name, fingerprint, tables in rows}
-
-
-async def members(store: Store) -> list[dict[str, Any]]:
-    """The workers that said they live, and whether their lease still holds."""
-    now = time.monotonic()  # the clock of the leases, which all processes of a machine share
-    rows = await store.query("SELECT app, member, expires, lease FROM tidings_member ORDER BY app, member")
-    return [
-        {"app": app, "member": member, "alive": now < expires <= now + lease} for app, member, expires, lease in rows
-    ]
-
-
-def wal_bytes(url: str) -> int:
-    """Size of the write-ahead log beside a SQLite file; 0 where there is none."""
-    path = Path(f"{parse_url(url).path}-wal")
-    return path.stat().st_size if path.exists() else 0
 
 
 def group_row(backlog: Backlog, alive: Collection[str] | None = None) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from tidings.core.operations import Beat, Fire
 from tidings.core.ports import Broker, Store
 from tidings.core.subscription import Subscription
 from tidings.errors import NotOpen, StoreGone, TidingsError
+from tidings.runtime import renamed
 from tidings.runtime.clock import MICROSECONDS, Clock
 from tidings.runtime.drain import LAST, drain
 from tidings.runtime.outgoing import Outgoing
@@ -88,12 +89,15 @@ class Worker:
             GroupConflict: Another handler holds one of the groups.
             ProjectionChanged: A projection's code changed without a rebuild.
         """
+        subscriptions = [pump.subscription for pump in self.pumps]
+        new = await renamed.new_ones(self.store, self.app, subscriptions)
         for pump in self.pumps:
             waiting = await pump.consumer.join()
             if waiting:
                 log.info("%s is new: it starts with %d retained events", pump.group, waiting)
         await self._suggest()
-        await self._beat()
+        running = await self._beat()
+        await renamed.warn(self.store, self.app, subscriptions, new, running)
         for loop in (self._keep_beating, self._keep_watching, self._keep_time):
             self._start(self._keep(loop))
         self._start(self._watchdog.run())
@@ -212,12 +216,14 @@ class Worker:
             await asyncio.sleep(min(self.lease / 3, 2.0))
             await self._beat()
 
-    async def _beat(self) -> None:
+    async def _beat(self) -> set[str]:
+        """Tell the others; returns the groups that somebody runs."""
         groups = [pump.group for pump in self.pumps]
         alive: Mapping[str, Sequence[str]]
         alive = await self.store.write(Beat(self.app, self.member, self.lease, groups=groups))
         for pump in self.pumps:
             pump.share(share(pump, self.member, [each for each, runs in alive.items() if pump.group in runs]))
+        return {group for runs in alive.values() for group in runs}
 
     async def _keep_watching(self) -> None:
         head = await self.store.head()

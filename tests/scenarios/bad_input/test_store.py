@@ -14,7 +14,8 @@ import pytest
 
 from tests.scenarios.bad_input.telling import SECRET, Order, Ship, refusal, running
 from tidings import App
-from tidings.ops import doctor
+from tidings.core.check import Check
+from tidings.runtime.connect import make_store
 
 NOBODY = 65_534
 
@@ -135,10 +136,13 @@ async def test_a_url_that_cannot_be_used_is_told_without_its_password(url: Any, 
 
 
 @pytest.mark.bad_input(34)
-def test_an_sqlite_with_the_wal_reset_bug_is_a_warning_of_the_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
-    def found(version: tuple[int, int, int]) -> doctor.Check:
+def test_an_sqlite_with_the_wal_reset_bug_is_a_warning_of_the_doctor(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with App(url).blocking():
+        pass
+
+    def found(version: tuple[int, int, int]) -> Check:
         monkeypatch.setattr(sqlite3, "sqlite_version_info", version)
-        return next(check for check in doctor.machine() if "sqlite" in check.name.lower())
+        return next(check for check in make_store(url).look() if check.name == "sqlite")
 
     assert (found((3, 51, 3)).verdict, found((3, 51, 2)).verdict) == ("ok", "warn")
     assert "3.51.2" in found((3, 51, 2)).found

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.cli.conftest import place
+from tests.scenarios.cli.conftest import place, work
 from tests.scenarios.cli.terminal import Done, started, tidings
 
 
@@ -62,9 +62,32 @@ def test_workers_are_seen(shop: Path) -> None:
 def test_a_handler_that_is_gone_and_one_that_is_new_are_told(shop: Path) -> None:
     source = shop / "app.py"
     source.write_text(source.read_text().replace("send_parcel", "post_parcel"))
-    found = [row["found"] for row in doctor(shop).data if row["check"] == "handlers"]
-    assert found[0].startswith("shop.send_parcel has no handler in the app any more")
-    assert found[1] == "shop.post_parcel will start with the next `tidings run`"
+    place("eve", cwd=shop)
+    rows = doctor(shop).data
+    gone, new = (row for row in rows if row["check"] == "handlers")
+    assert gone["found"].startswith("shop.send_parcel has no handler in the app any more")
+    assert "group='send_parcel'" in gone["fix"]
+    assert new["found"] == "shop.post_parcel will start with the next `tidings run`"
+    assert not [row for row in rows if row["check"] == "lag" and "send_parcel" in row["found"]]
+
+
+def test_the_status_shows_a_group_without_a_handler_and_does_not_wait_for_it(shop: Path) -> None:
+    source = shop / "app.py"
+    renamed = source.read_text().replace("send_receipt", "mail_receipt").replace("send_parcel", "post_parcel")
+    source.write_text(renamed)
+    place("eve", cwd=shop)
+    work(shop)
+    done = tidings("status", "-o", "json", "--max-lag", 0, cwd=shop)
+    assert done.code == 0, done.err
+    assert {row["group"]: row["gone"] for row in done.data["groups"]} == {
+        "shop.mail_receipt": False,
+        "shop.post_parcel": False,
+        "shop.revenue": False,
+        "shop.send_parcel": True,
+        "shop.send_receipt": True,
+    }
+    assert "shop.send_receipt has no handler in the app any more" in done.err
+    assert tidings("status", "--max-lag", 0, "--store", "sqlite:shop.db", cwd=shop).code == 5  # it knows no app
 
 
 def test_a_changed_projection_fails(shop: Path) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tidings.core.check import Check
 from tidings.core.url import parse_url
 from tidings.errors import TidingsError
 from tidings.ops.cli.face import click
 from tidings.ops.cli.failures import CHECK_FAILED
 from tidings.ops.cli.output import Output, output_option
 from tidings.ops.cli.target import Target, find_app, target_options
-from tidings.ops.doctor import Check, file, groups, integrity, log, machine, settings, turnstile
+from tidings.ops.doctor import groups, log, machine
+from tidings.stores.sqlite.checkup import library
 
 if TYPE_CHECKING:
     from tidings.core.ports import Store
@@ -31,9 +32,8 @@ def doctor(*, target: Target, output: Output, deep: bool) -> int:
     """
     checks = list(machine())
     if target.spec is None and target.url is None and find_app() is None:
-        checks.append(
-            Check("store", "warn", "no app and no store here; only the machine was checked", "give --app or --store")
-        )
+        nothing = "no app and no store here; only the machine was checked"
+        checks += [library(), Check("store", "warn", nothing, "give --app or --store")]
     else:
         try:
             checks += _store(target, deep=deep)
@@ -45,22 +45,18 @@ def doctor(*, target: Target, output: Output, deep: bool) -> int:
 
 
 def _store(target: Target, *, deep: bool) -> list[Check]:
+    from tidings.runtime.connect import make_store
+
     app: App | None = None
     if target.url is None:
         app = target.app()
         app.subscriptions()  # says which handler cannot be called
     url = target.store_url()
-    parsed = parse_url(url)
-    checks = [Check("store", "ok", parsed.safe)]
-    if parsed.scheme == "sqlite":
-        path = Path(parsed.path)
-        checks += file(path)
-        checks.append(turnstile(path))
-        if any(each.verdict == "fail" and each.name != "disk" for each in checks):
-            return checks  # opening it would fail, or wait for ever
+    checks = [Check("store", "ok", parse_url(url).safe), *make_store(url).look()]
+    if any(each.verdict == "fail" and each.name != "disk" for each in checks):
+        return checks  # opening it would fail, or wait for ever
 
-    async def look(store: Store) -> list[Check]:
-        found = [*await settings(store), *await log(store), *await groups(store, app)]
-        return [*found, await integrity(store)] if deep else found
+    async def inside(store: Store) -> list[Check]:
+        return [*await store.inspect(deep=deep), *await log(store), *await groups(store, app)]
 
-    return checks + target.on_store(look)
+    return checks + target.on_store(inside)

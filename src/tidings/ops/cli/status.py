@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tidings.ops.cli.face import click
@@ -13,6 +14,7 @@ from tidings.ops.cli.text import one_line, plural
 
 if TYPE_CHECKING:
     from tidings.core.ports import Store
+    from tidings.runtime.app import App
 
 COLUMNS = {
     "group": "group",
@@ -37,16 +39,22 @@ def status(*, target: Target, output: Output, max_lag: int | None, max_age: floa
 
     Lag is the number of events that a group has still to handle; oldest is how long the first of them waits.
     """
-    report = target.on_store(survey)
+    app = None if target.url else target.app()
+    report = target.on_store(partial(survey, app=app))
     for row in report["groups"]:
         if row["dead"]:
             output.warn(f"{row['group']} has {plural(row['dead'], 'dead letter')}: see `tidings dead ls`")
-        if row["lag"] and not row["owners"]:
+        if row["gone"]:
+            output.warn(f"{row['group']} has no handler in the app any more: see `tidings doctor`")
+        elif row["lag"] and not row["owners"]:
             output.warn(f"{row['group']} has {plural(row['lag'], 'event')} to handle and no worker")
     late = [
         row["group"]
         for row in report["groups"]
-        if (max_lag is not None and row["lag"] > max_lag) or (max_age is not None and row["oldest_seconds"] > max_age)
+        if not row["gone"]
+        and (
+            (max_lag is not None and row["lag"] > max_lag) or (max_age is not None and row["oldest_seconds"] > max_age)
+        )
     ]
     if late:
         output.warn(f"too late: {', '.join(late)}")
@@ -59,22 +67,23 @@ def status(*, target: Target, output: Output, max_lag: int | None, max_age: floa
     return CHECK_FAILED if late else 0
 
 
-async def survey(store: Store) -> dict[str, Any]:
-    """How a store stands, as data."""
+async def survey(store: Store, app: App | None) -> dict[str, Any]:
+    """How a store stands, as data; with the app it is known which of its groups have no handler any more."""
     from tidings.core.url import parse_url
     from tidings.ops.cli.text import iso
-    from tidings.ops.survey import group_row, members, timers, wal_bytes
+    from tidings.ops.survey import group_row, timers
+    from tidings.runtime.renamed import left_behind
 
     waiting, first = await timers(store)
-    workers = await members(store)
-    alive = {worker["member"] for worker in workers if worker["alive"]}
+    alive = {each.member for each in await store.members() if each.alive}
+    backlogs = await store.backlog()
+    gone = [] if app is None else left_behind(app.name, app.subscriptions(), backlogs)
     return {
         "store": parse_url(store.url).safe,
         "head": await store.head(),
-        "groups": [group_row(backlog, alive) for backlog in await store.backlog()],
+        "groups": [group_row(backlog, alive) | {"gone": backlog in gone} for backlog in backlogs],
         "workers": sorted(alive),
         "timers": {"waiting": waiting, "next": None if first is None else iso(first)},
-        "wal_bytes": wal_bytes(store.url),
     }
 
 
@@ -84,7 +93,8 @@ def show_overview(context: click.Context) -> None:
     if spec is None:
         print(context.get_help())
         return
-    report = Target(spec).on_store(survey)
+    target = Target(spec)
+    report = target.on_store(partial(survey, app=target.app()))
     print(_headline(report), file=sys.stderr)
     rows = [row | {"workers": len(row["owners"])} for row in report["groups"]]
     Output().rows(rows, COLUMNS, ids="group")
@@ -94,7 +104,6 @@ def show_overview(context: click.Context) -> None:
 def _headline(report: dict[str, Any]) -> str:
     waiting = report["timers"]["waiting"]
     parts = [one_line(report["store"]), plural(report["head"], "event"), plural(len(report["workers"]), "worker")]
-    parts.append(f"WAL {report['wal_bytes'] / 1e6:.1f} MB")
     if waiting:
         parts.append(f"{plural(waiting, 'timer')} waiting, next {report['timers']['next']}")
     return " | ".join(parts)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tidings.core.envelope import SLOTS, Envelope
-from tidings.core.operations import Backlog, CurrentState, Held, State
+from tidings.core.operations import Backlog, CurrentState, Held, Member, State
 from tidings.errors import NotFound, UsageError
 from tidings.stores.sqlite.connection import leak
 from tidings.stores.sqlite.failures import code_of, explain, is_the_store_s
@@ -227,6 +227,15 @@ def checkpoint(readers: Readers, group: str) -> int:
     return finished
 
 
+def members(readers: Readers, now: float) -> list[Member]:
+    """Workers that said they live. `now` is the lease clock."""
+    rows = readers.rows("SELECT app, member, groups, expires, lease FROM tidings_member ORDER BY app, member")
+    return [
+        Member(app, member, json.loads(groups), now < expires <= now + lease)
+        for app, member, groups, expires, lease in rows
+    ]
+
+
 def backlog(readers: Readers, group: str | None, wall: float) -> list[Backlog]:
     """How groups stand. `wall` is the time now, microseconds since 1970 UTC."""
     sql = "SELECT name, handler, types FROM tidings_group"
@@ -254,6 +263,7 @@ def _backlog(readers: Readers, name: str, handler: str, types: str, wall: float)
     return Backlog(
         group=name,
         where=handler,
+        types=json.loads(types),
         checkpoint=finished,
         lag=waiting[0],
         oldest=max(0.0, (wall - min(times)) / 1e6) if times else 0.0,

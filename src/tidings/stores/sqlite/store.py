@@ -15,12 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tidings.core.check import Check
 from tidings.core.envelope import Envelope
 from tidings.core.guarantees import Guarantees
-from tidings.core.operations import Backlog, CurrentState, Held, Op, State
+from tidings.core.operations import Backlog, CurrentState, Held, Member, Op, State
 from tidings.core.url import parse_url
 from tidings.errors import NotOpen
-from tidings.stores.sqlite import reads
+from tidings.stores.sqlite import checkup, reads
 from tidings.stores.sqlite.committer import Committer
 from tidings.stores.sqlite.connection import check_place, connect
 from tidings.stores.sqlite.doorbell import Doorbell
@@ -254,6 +255,16 @@ class SqliteStore:
             return int(self._readers.version())
         return 0
 
+    # ---- for the doctor ----------------------------------------------------------------------------------------------
+
+    def look(self) -> Sequence[Check]:
+        """What can be seen from outside, before opening it; a failed check advises against that."""
+        return list(checkup.outside(self._path_text))
+
+    async def inspect(self, *, deep: bool = False) -> Sequence[Check]:
+        """Whether it is set up to keep its promises; `deep` reads every page."""
+        return await checkup.inside(self.query, self._path_text, deep=deep)
+
     # ---- reading -----------------------------------------------------------------------------------------------------
 
     async def _aside(self, function: Callable[..., T], *args: Any) -> T:
@@ -352,6 +363,11 @@ class SqliteStore:
         """How each group (or one) stands."""
         self._is_open()
         return await self._aside(reads.backlog, group, self._wall() * 1e6)
+
+    async def members(self) -> Sequence[Member]:
+        """The workers that said they live, by app and member."""
+        self._is_open()
+        return reads.members(self._readers, self._clock())
 
     async def checkpoint(self, group: str) -> int:
         """Lowest position all slots of the group have finished; NotFound for an unknown group."""

@@ -144,6 +144,25 @@ class GroupTests:
         await store.write(Rewind(GROUP, "CREATE TABLE copy (key TEXT)", seed=True))
         assert [(one.key, one.version) for one in await store.states("Customer")] == [("a", 3), ("b", 5), ("c", 7)]
 
+    async def test_the_members_of_all_apps_are_known_with_what_they_run(
+        self, store: Store, pass_time: PassTime
+    ) -> None:
+        await store.write(Beat("shop", "worker-1", 10.0, groups=[GROUP]))
+        await pass_time(6.0)
+        await store.write(Beat("billing", "worker-2", 10.0))
+        await store.write(Beat("shop", "worker-3", 10.0))
+        await store.write(Beat("shop", "worker-3", 10.0, leaving=True))
+        await pass_time(6.0)
+        assert [(one.app, one.member, list(one.groups), one.alive) for one in await store.members()] == [
+            ("billing", "worker-2", [], True),
+            ("shop", "worker-1", [GROUP], False),
+        ]
+
+    async def test_a_store_is_fit_by_its_own_account(self, store: Store) -> None:
+        found = [*store.look(), *await store.inspect(deep=True)]
+        assert [each for each in found if each.verdict == "fail"] == []
+        assert all(each.fix for each in found if each.verdict == "warn")
+
     # ---- leases ------------------------------------------------------------------------------------------------------
 
     async def test_g10_slots_are_shared_and_never_held_twice(self, store: Store, other: Store) -> None:
