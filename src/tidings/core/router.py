@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from inspect import isfunction
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
 from typing_extensions import TypeForm
@@ -140,6 +141,9 @@ class Router:
             self._entries.append(_Entry(form, function, check_name(name, f"the group of {where}"), options))
             return function
 
+        if isfunction(types):
+            cure = "name what it handles: `@app.on(OrderPlaced)`"
+            raise BadHandler(f"`on` stands above {location(types)} without parentheses", cure)
         form = split(types)
         return register
 

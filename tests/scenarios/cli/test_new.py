@@ -34,6 +34,16 @@ def test_a_new_project_passes_its_test_runs_and_can_be_looked_at(tmp_path: Path)
     assert tidings("doctor", cwd=folder).code == 0
 
 
+def test_a_dry_run_names_the_files_and_makes_none(tmp_path: Path) -> None:
+    done = tidings("new", "shop", "--dry-run", cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert "shop/app.py" in done.out.split()
+    assert "nothing was made" in done.err
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "shop").touch()
+    assert tidings("new", "shop", "--dry-run", cwd=tmp_path).code == 4
+
+
 def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "app.py").write_text("mine")

@@ -333,3 +333,8 @@ def test_a_group_has_a_stable_name(group: str) -> None:
 def test_only_messages_can_be_subscribed_to(form: Any) -> None:
     with pytest.raises(NotAMessage):
         Router().on(form)
+
+
+def test_on_without_parentheses_says_how_to_write_it() -> None:
+    with pytest.raises(BadHandler, match=r"without parentheses.*@app\.on\(OrderPlaced\)"):
+        Router().on(other_event)  # type: ignore[arg-type, type-var]

@@ -27,8 +27,9 @@ FILES = {
 
 @click.command()
 @click.argument("name")
+@click.option("--dry-run", is_flag=True, help="Only say what would be made.")
 @output_option
-def new(*, name: str, output: Output) -> None:
+def new(*, name: str, dry_run: bool, output: Output) -> None:
     """Make a folder NAME with an app that runs and a test that passes."""
     if not _NAME.fullmatch(name) or name.lower() in _RESERVED:
         msg = f"{name or 'nothing'} cannot be the name of a project"
@@ -38,6 +39,18 @@ def new(*, name: str, output: Output) -> None:
         what = "is a folder with something in it" if folder.is_dir() else "exists and is no folder"
         msg = f"{folder.absolute()} {what}"
         raise Exists(msg, "choose another name, or move it away; nothing was changed")
+    if not dry_run:
+        _make(folder)
+    made = [f"{name}/{path}" for path in FILES]
+    thing = {"name": name, "folder": str(folder.absolute()), "files": made, "dry_run": dry_run}
+    output.thing(thing, made, ids="folder")
+    if output.form is None:
+        next_ = "nothing was made" if dry_run else f"next: cd {name} && python app.py && tidings run"
+        print(next_, file=sys.stderr)
+
+
+def _make(folder: Path) -> None:
+    name = folder.name
     templates = files("tidings.ops.cli") / "scaffold"
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=".") as made:  # moved when complete: all or nothing
         whole = Path(made) / name
@@ -45,7 +58,3 @@ def new(*, name: str, output: Output) -> None:
             (whole / path).parent.mkdir(parents=True, exist_ok=True)
             (whole / path).write_text((templates / template).read_text("utf-8").replace("NAME", name), "utf-8")
         whole.rename(folder)
-    made_files = [f"{name}/{path}" for path in FILES]
-    output.thing({"name": name, "folder": str(folder.absolute()), "files": made_files}, made_files, ids="folder")
-    if output.form is None:
-        print(f"next: cd {name} && python app.py && tidings run", file=sys.stderr)
