@@ -98,6 +98,14 @@ def parse_url(text: str, schemes: Collection[str] = SCHEMES) -> Url:
     return Url(scheme, url.path, url.host, url.port, url.user, url.password, MappingProxyType(options))
 
 
+def default_name(url: Url) -> str:
+    """The name of an app that gives none: the stem of its file, as far as a name may hold it."""
+    file = url.path.rpartition("/")[2]
+    stem = file.rpartition(".")[0] or file
+    name = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in stem)
+    return name if name[:1].isalpha() else f"app{name and '_'}{name}".strip("_") or "app"
+
+
 def _check_text(text: object) -> None:
     if not isinstance(text, str):
         msg = f"a URL is text, not {type(text).__qualname__}"
@@ -116,7 +124,7 @@ def _check_text(text: object) -> None:
 
 def _file(rest: str, text: str) -> Url:
     example = "write sqlite:shop.db, sqlite:///var/lib/shop.db or sqlite::memory:"
-    if rest == ":memory:":
+    if rest in {":memory:", "///:memory:"}:  # the second one as SQLAlchemy writes it
         return Url("sqlite")
     place = len(text) - len(text.partition(":")[2])
     if rest.startswith("//") and not rest.startswith("///"):

@@ -20,7 +20,7 @@ from tidings.core.retry import seconds
 from tidings.core.router import Router, check_together
 from tidings.core.subscription import Subscription
 from tidings.core.transaction import Readable, Transaction
-from tidings.core.url import Url, parse_url
+from tidings.core.url import default_name, parse_url
 from tidings.errors import BadArgument, BadDeclaration, NotFound, NotOpen
 from tidings.runtime.clock import Clock
 from tidings.runtime.connect import adapters, open_store, release
@@ -28,7 +28,7 @@ from tidings.runtime.lifecycle import run
 from tidings.runtime.outgoing import Outgoing
 from tidings.runtime.quarantine import quarantined
 from tidings.runtime.transaction import OPEN
-from tidings.runtime.verbs import Verbs
+from tidings.runtime.verbs import RUN, Verbs
 from tidings.runtime.worker import Worker
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class App(Router):
     Args:
         store: URL of the store: `sqlite:shop.db`, `sqlite:///abs/shop.db`, `sqlite::memory:`; or a store object.
         parts: Routers, deciders, projections and replicas that belong to it.
-        name: The CloudEvents source and the prefix of its groups. The stem of the file if not given ("shop").
+        name: The CloudEvents source and the prefix of its groups, without dots; the stem of the file if not given.
         lease: Seconds of silence after which a worker's share goes to the others.
         drain: Seconds a stopping worker lets running handlers end.
         clock: Gives wall time, random numbers and ids; a simulation brings its own.
@@ -70,8 +70,11 @@ class App(Router):
     ) -> None:
         given_store: Any = store  # a caller without a type checker may give anything; parse_url refuses what is no text
         self.url: str = getattr(given_store, "url", given_store)
-        default = _default_name(parse_url(self.url)) if name is None or self.url is given_store else ""
+        default = default_name(parse_url(self.url)) if name is None or self.url is given_store else ""
         super().__init__(check_name(default if name is None else name, "the app"))
+        if "." in self.name:
+            msg = f"the app is named {name!r}"
+            raise BadDeclaration(msg, "leave out the dot: it ends the app's name in the names of groups")
         self.parts = parts
         given: tuple[object, ...] = parts  # a caller without a type checker may give anything
         for part in given:
@@ -250,6 +253,7 @@ class App(Router):
 
         Raises:
             NotCaughtUp: The replica did not get there in time.
+            NotFound: The replica has not run yet, so that it has no table.
         """
         verbs = self._here()
         if after and hasattr(part, "table"):
@@ -273,11 +277,12 @@ class App(Router):
 
         Raises:
             NotCaughtUp: It did not get there in time; the write itself is done.
+            NotFound: It has not run yet, so that it has no table.
         """
         verbs = self._here()
         if after:
             await self._wait(verbs, part, after, timeout)
-        return await verbs.query(sql, params)
+        return await verbs.query(part, sql, params)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
@@ -315,7 +320,7 @@ class App(Router):
         found = await self.store.backlog(f"{self.name}.{part.name}")
         if not found:
             msg = f"{part.name} has not run in app {self.name} yet"
-            raise NotFound(msg, "start a worker: `await app.run()` or `tidings run`")
+            raise NotFound(msg, RUN)
         return found[0].oldest
 
     # ---- running -----------------------------------------------------------------------------------------------------
@@ -391,9 +396,3 @@ class App(Router):
     async def _wait(self, verbs: Verbs, part: Any, position: int, timeout: float) -> None:
         for subscription in part.subscriptions():
             await verbs.wait_for(f"{self.name}.{subscription.group}", subscription, position, timeout)
-
-
-def _default_name(url: Url) -> str:
-    stem = os.path.splitext(os.path.basename(url.path))[0]  # noqa: PTH119, PTH122 - text, not a file
-    name = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in stem)
-    return name if name[:1].isalpha() else f"app{name and '_'}{name}".strip("_") or "app"

@@ -123,7 +123,7 @@ class Blocking:
         verbs = self._open
         if after:
             finish(self._app._wait(verbs, part, after, timeout))  # noqa: SLF001 - the app's other face
-        return finish(verbs.query(sql, params))
+        return finish(verbs.query(part, sql, params))
 
     @contextmanager
     def transaction(self) -> Iterator[BlockingTransaction]:

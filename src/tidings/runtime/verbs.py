@@ -13,7 +13,7 @@ from tidings.core.message import check_key, message_type
 from tidings.core.operations import ANY, Append, Appended, Held, Op, Settle
 from tidings.core.ports import Store, StoreTransaction
 from tidings.core.transaction import Readable
-from tidings.errors import BadArgument, NotAMessage, WrongVersion
+from tidings.errors import BadArgument, NotAMessage, NotFound, WrongVersion
 from tidings.runtime.catchup import wait_for
 from tidings.runtime.clock import Clock
 from tidings.runtime.outgoing import Outgoing
@@ -23,6 +23,8 @@ R = TypeVar("R")
 
 LAST = 2**63
 """Versions and positions are smaller: they are signed numbers of 64 bits."""
+
+RUN = "start a worker: `await app.run()` or `tidings run`"
 
 CONFLICTS = 50
 """Times a command is decided anew when somebody else appended meanwhile."""
@@ -153,11 +155,28 @@ class Verbs:
 
     async def get(self, part: Readable[R], key: object) -> R:
         """See `App.get`."""
-        return await part.read(str(key), Reading(self.store))  # type: ignore[arg-type]
+        if not hasattr(part, "read"):
+            msg = f"get was given {part!r}"
+            raise BadArgument(msg, "give the Replica or Decider whose record it is")
+        try:
+            return await part.read(str(key), Reading(self.store))  # type: ignore[arg-type]
+        except Exception:
+            await self._check_has_run(part)
+            raise
 
-    async def query(self, sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+    async def query(self, part: Any, sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
         """See `App.query`."""
-        return await self.store.query(sql, params)
+        try:
+            return await self.store.query(sql, params)
+        except Exception:
+            await self._check_has_run(part)
+            raise
+
+    async def _check_has_run(self, part: Any) -> None:
+        """What to raise in place of an error about a table that nobody has made yet."""
+        app, group = self.outgoing.app, f"{self.outgoing.app}.{part.name}"
+        if getattr(part, "schema", None) and not await self.store.backlog(group):
+            raise NotFound(f"{part.name} has not run in app {app} yet, so that it has no table", RUN)
 
     async def wait_for(self, group: str, subscription: Any, position: int, timeout: float) -> None:
         """Return when a group reached a position; see `tidings.runtime.catchup.wait_for`."""

@@ -71,6 +71,9 @@ async def test_three_slashes_are_absolute_and_none_are_relative_to_the_process(
 @pytest.mark.bad_input(33)
 async def test_a_directory_is_no_store(tmp_path: Path) -> None:
     await refuses(f"sqlite:{tmp_path}", "TID-501", f"{tmp_path} is a directory", "owner", "not of a directory")
+    os.mkfifo(tmp_path / "pipe")
+    await refuses(f"sqlite:{tmp_path}/pipe", "TID-501", f"{tmp_path}/pipe is no file", "owner", "path of a file")
+    assert not (tmp_path / "pipe-lock").exists(), "nothing is put beside it"
 
 
 @pytest.mark.bad_input(33)

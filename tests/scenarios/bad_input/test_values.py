@@ -164,6 +164,8 @@ def test_a_name_that_cannot_be_stable_is_refused_with_the_grammar() -> None:
 
         with refusal("TID-102", "the app is named", "letters, digits and _"):
             App("sqlite::memory:", name=name)
+    with refusal("TID-102", "the app is named 'north.bank'", "leave out the dot"):
+        App("sqlite::memory:", name="north.bank")
 
 
 @pytest.mark.bad_input(13)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 
 import pytest
 
@@ -156,6 +157,30 @@ async def test_staleness_is_the_age_of_what_was_not_taken_over(url: str) -> None
         assert 0.05 <= await app.staleness(customers) < 5
         await app.run(until_idle=True)
         assert await app.staleness(customers) == 0.0
+
+
+async def test_a_replica_that_has_not_run_says_so(url: str) -> None:
+    customers = Replica(Customer)
+    app = App(url, customers, name="billing")
+
+    def ask() -> None:
+        with app.blocking() as b:
+            b.get(customers, "c-1")
+
+    async with app:
+        for asking in (
+            app.get(customers, "c-1"),
+            app.query(customers, "SELECT * FROM customers"),
+            asyncio.to_thread(ask),
+        ):
+            with pytest.raises(errors.NotFound, match="customers has not run in app billing yet"):
+                await asking
+        with pytest.raises(errors.BadArgument, match="give the Replica or Decider"):
+            await app.get(Customer, "c-1")  # type: ignore[arg-type]
+        await app.run(until_idle=True)
+        assert await app.get(customers, "c-1") is None
+        with pytest.raises(sqlite3.OperationalError, match="no such column"):
+            await app.query(customers, "SELECT nope FROM customers")
 
 
 async def test_only_a_state_can_be_gone(url: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidings.core.url import SCHEMES, Url, parse_url
+from tidings.core.url import SCHEMES, Url, default_name, parse_url
 from tidings.errors import BadUrl
 
 
@@ -25,6 +25,7 @@ from tidings.errors import BadUrl
         ("sqlite:a%23b%3F.db", "a#b?.db", "sqlite:a#b?.db"),
         ("SQLite:cà phê.db", "cà phê.db", "sqlite:cà phê.db"),
         ("sqlite::memory:", "", "sqlite::memory:"),
+        ("sqlite:///:memory:", "", "sqlite::memory:"),
     ],
 )
 def test_a_file_is_named_by_its_path(text: str, path: str, safe: str) -> None:
@@ -158,3 +159,18 @@ def test_a_url_does_not_change_and_can_be_a_key() -> None:
     assert len({parse_url("sqs://eu?fifo=true"), parse_url("sqs://eu?fifo=true")}) == 1
     with pytest.raises(TypeError):
         parse_url("sqs://eu?fifo=true").options["fifo"] = "false"  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("sqlite:shop.db", "shop"),
+        ("sqlite:///var/lib/my-shop.v2.db", "my_shop_v2"),
+        ("sqlite:data.d/shop", "shop"),
+        ("sqlite:.db", "app__db"),
+        ("sqlite:3d.db", "app_3d"),
+        ("sqlite::memory:", "app"),
+    ],
+)
+def test_an_app_without_a_name_is_called_after_its_file(text: str, name: str) -> None:
+    assert default_name(parse_url(text)) == name

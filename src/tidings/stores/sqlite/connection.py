@@ -70,10 +70,11 @@ def check_place(path: Path) -> None:
             path=str(path),
         )
     folder = path.parent
-    place_is_fine = not path.is_dir() and folder.is_dir() and may(folder, os.W_OK | os.X_OK)
+    is_other = path.exists() and not path.is_file()
+    place_is_fine = not is_other and folder.is_dir() and may(folder, os.W_OK | os.X_OK)
     if not place_is_fine or (path.exists() and not may(path, os.R_OK | os.W_OK)):
-        what = "is a directory" if path.is_dir() else "cannot be opened: "
-        if not path.is_dir():
+        what = "is a directory" if path.is_dir() else "is no file" if is_other else "cannot be opened: "
+        if not is_other:
             what += "its directory does not exist" if not folder.is_dir() else "permission denied"
         raise StoreUnavailable(f"{path} {what}{about(str(path))}", cure_for(str(path)), path=str(path))
 

@@ -102,6 +102,8 @@ def cure_for(path: str) -> str:
     here = Path(path)
     if here.is_dir():
         return "give the path of a file, not of a directory"
+    if here.exists() and not here.is_file():
+        return "give the path of a file, existing or new"
     if not here.parent.exists():
         return f"create the directory first: mkdir -p {here.parent}"
     if not here.parent.is_dir():
