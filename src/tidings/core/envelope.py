@@ -14,6 +14,10 @@ STATES = "state:"
 """Streams of states are named `state:TYPE:KEY`; a store keeps the newest record of each in a table of its own."""
 
 
+TOMBSTONES = (b"", b"null")
+"""Data of a state that says its record is gone; null is how others write it."""
+
+
 def slot_of(key: str) -> int:
     """The slot (0 to SLOTS - 1) of a key. CRC-32 is stable across processes, versions and machines."""
     return zlib.crc32(key.encode()) % SLOTS

@@ -314,7 +314,7 @@ class CurrentState(msgspec.Struct, frozen=True, gc=False):
         version: The owner's version, from 1.
         position: Place in the log.
         time: Publication time, microseconds since 1970 UTC.
-        data: JSON; empty when the record is gone.
+        data: JSON; empty, or null from elsewhere, when the record is gone.
     """
 
     key: str

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
-from tidings.core.envelope import Envelope
+from tidings.core.envelope import TOMBSTONES, Envelope
 from tidings.core.fingerprint import fingerprint
 from tidings.core.message import Gone, MessageType, check_name, message_type
 from tidings.core.operations import CurrentState
@@ -91,10 +91,12 @@ class Replica(Generic[S]):
             Unreadable: One of them cannot be read.
         """
         decode = self.columns.decode
-        live = [self._values(decode(each.data), each.version, each.time, each.position) for each in states if each.data]
+        gone = [(each.key, each.version) for each in states if each.data in TOMBSTONES]
+        there = [each for each in states if each.data not in TOMBSTONES]
+        live = [self._values(decode(each.data), each.version, each.time, each.position) for each in there]
         if live:
             await tx.executemany(self._put, live)
-        await self._bury([(each.key, each.version) for each in states if not each.data], tx)
+        await self._bury(gone, tx)
 
     async def read(self, key: str, tx: Transaction) -> S | None:
         """The record of a key, or None."""

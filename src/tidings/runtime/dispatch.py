@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from tidings.core.codec import Codec
-from tidings.core.envelope import Envelope
+from tidings.core.envelope import TOMBSTONES, Envelope
 from tidings.core.message import Gone, MessageType
 from tidings.core.subscription import Subscription
 from tidings.errors import Unreadable
@@ -54,7 +54,7 @@ class Dispatch:
         if envelope.schema > schema:
             msg = f"{envelope.type} has schema version {envelope.schema}; this code knows {schema}"
             raise Unreadable(msg, "deploy the newer code, then redrive")
-        if not envelope.data and kind.kind == "state":
+        if envelope.data in TOMBSTONES and kind.kind == "state" and envelope.key is not None:
             return Gone(kind.cls, envelope.key) if self.subscription.tombstones else UNSEEN
         return decode(envelope.data)
 

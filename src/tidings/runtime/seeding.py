@@ -11,6 +11,7 @@ import msgspec
 
 from tidings.core.codec import Codec
 from tidings.core.delivery import settle
+from tidings.core.envelope import TOMBSTONES
 from tidings.core.message import MessageType
 from tidings.core.operations import CurrentState, Delivery, Seed, Settle
 from tidings.core.ports import Store, StoreTransaction
@@ -79,7 +80,7 @@ class Seeding:
         readable: list[CurrentState] = []
         for state in page:
             try:
-                if state.data:
+                if state.data not in TOMBSTONES:
                     decode(state.data)
             except Unreadable as error:
                 await self._bury(state, error, raw)

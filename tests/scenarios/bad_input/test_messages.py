@@ -454,7 +454,10 @@ async def test_a_forged_stream_does_not_get_into_a_history(app: App) -> None:
 
 
 @pytest.mark.bad_input(51)
-async def test_a_tombstone_takes_a_record_away_and_is_unreadable_where_there_is_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("nothing", [{}, {"data": None}], ids=["no data", "null"])
+async def test_a_tombstone_takes_a_record_away_and_is_unreadable_where_there_is_none(
+    tmp_path: Path, nothing: dict[str, None]
+) -> None:
     customers = Replica(Customer)
     app = App(f"sqlite:{tmp_path}/shop.db", customers)
     seen: list[Packed] = []
@@ -469,10 +472,13 @@ async def test_a_tombstone_takes_a_record_away_and_is_unreadable_where_there_is_
         await app.receive(json.dumps(gone | {"id": "1", "data": {"customer_id": "c", "name": "Ada"}}).encode())
         await app.run(until_idle=True)
         assert await app.get(customers, "c") == Customer("c", "Ada")
-        await app.receive(json.dumps(gone).encode())
-        await app.receive(json.dumps(gone | {"id": "3", "type": "Packed", "topic": "orders"}).encode())
+        await app.receive(json.dumps(gone | nothing).encode())
+        await app.receive(json.dumps(gone | {"id": "3", "type": "Packed", "topic": "orders"} | nothing).encode())
         await app.run(until_idle=True)
         assert await app.get(customers, "c") is None
         (letter,) = await dead(app, "shop.see")
         assert letter.envelope.id == "3"
+        await app.receive(json.dumps({**gone, "id": "4", "subject": None} | nothing).encode())  # whose record is gone?
+        await app.run(until_idle=True)
+        assert [each.envelope.id for each in await dead(app, "shop.customers")] == ["4"]
     assert seen == []

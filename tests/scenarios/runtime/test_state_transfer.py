@@ -72,7 +72,8 @@ async def test_a_replica_is_seeded_anew_while_its_owner_goes_on(url: str) -> Non
 def foreign(number: int, key: str, name: str | None, version: int | None = None) -> bytes:
     """A state as another service sends it; with its owner's version where that service counts versions."""
     event: dict[str, object] = {"specversion": "1.0", "id": str(number), "source": "/crm", "type": "Customer"}
-    event |= {"subject": key} | ({} if name is None else {"data": {"customer_id": key, "name": name}})
+    event |= {"subject": key, "data": {"customer_id": key, "name": name}}
+    event |= {} if name is not None else {"data": None}
     event |= {} if version is None else {"streamid": f"state:Customer:{key}", "streamversion": version}
     return json.dumps(event).encode()
 
