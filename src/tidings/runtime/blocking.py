@@ -19,6 +19,7 @@ from tidings.core.ports import Rows, StoreTransaction
 from tidings.core.transaction import Readable
 from tidings.errors import NotOpen, UsageError
 from tidings.runtime.outgoing import Outgoing
+from tidings.runtime.quarantine import quarantined
 from tidings.runtime.transaction import OPEN, OpenTransaction
 from tidings.runtime.verbs import Verbs
 
@@ -124,6 +125,10 @@ class Blocking:
         if after:
             finish(self._app._wait(verbs, part, after, timeout))  # noqa: SLF001 - the app's other face
         return finish(verbs.query(part, sql, params))
+
+    def receive(self, body: bytes, headers: Mapping[str, str] | None = None) -> int:
+        """See `App.receive`."""
+        return finish(quarantined(self._open, self._app.name, body, headers or {}))
 
     @contextmanager
     def transaction(self) -> Iterator[BlockingTransaction]:

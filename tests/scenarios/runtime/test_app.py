@@ -155,6 +155,9 @@ def test_the_blocking_face_has_the_same_verbs(url: str) -> None:
             raise RuntimeError
         assert b.query(customers, "SELECT * FROM orders") == [("x",)]
         assert b.send(Ship("a")) == 4
+        event = {"specversion": "1.0", "id": "1", "source": "/else", "type": "OrderPlaced", "data": {"order_id": "z"}}
+        assert b.receive(json.dumps(event).encode()) == 5
+        assert b.receive(b"garbage") == 0
     with pytest.raises(errors.NotOpen):
         b.publish(OrderPlaced("c"))
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.scenarios.runtime.messages import OrderPlaced, ReceiptSent, Said, Ship
+from tests.scenarios.runtime.waiting import until
 from tidings import Again, App, Dead, Envelope, Retry, Transaction, errors
 from tidings.core.operations import Held, Redrive
 
@@ -531,3 +532,25 @@ async def test_a_new_group_may_start_at_the_end(url: str) -> None:
         await app.publish(OrderPlaced("a", 2))
         await app.run(until_idle=True)
     assert seen == [2]
+
+
+@pytest.mark.parametrize("quick", [0, 1500], ids=["slow from the start", "slow after many quick ones"])
+async def test_g27_of_a_long_backlog_only_a_little_is_taken_ahead(url: str, quick: int) -> None:
+    app, seen, go_on = App(url), list[int](), asyncio.Event()
+
+    @app.on(OrderPlaced)
+    async def note(order: OrderPlaced) -> None:
+        seen.append(order.number)
+        if order.number >= quick:
+            await go_on.wait()
+
+    async with app:
+        await app.publish(*(OrderPlaced(f"{number}", number) for number in range(quick + 3000)))
+        running = asyncio.create_task(app.run(until_idle=True))
+        await until(lambda: len(seen) >= quick + 16)  # as many as are handled at once
+        await asyncio.sleep(0.3)
+        [(ahead,)] = await app.store.query("SELECT max(started) - min(checkpoint) FROM tidings_slot")
+        assert 0 < ahead <= 512 + 16
+        go_on.set()
+        await running
+    assert sorted(seen) == list(range(quick + 3000))
