@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from datetime import UTC, datetime, timedelta
+from weakref import WeakSet
 
 from tidings.core.ids import uuid7
 from tidings.core.retry import seconds
 from tidings.errors import BadArgument
 
 MICROSECONDS = 1_000_000
+
+_END = 253_402_300_800 * MICROSECONDS  # the year 10000, which no datetime can show
+
+_unseeded: WeakSet[Clock] = WeakSet()
+
+
+def _in_forked_child() -> None:
+    for clock in list(_unseeded):
+        clock.shuffle()
+
+
+os.register_at_fork(after_in_child=_in_forked_child)
 
 
 class Clock:
@@ -21,6 +35,12 @@ class Clock:
         self._random = random.Random(seed)  # noqa: S311 - jitter and ids, no secrets
         self.draw = self._random.random
         self._bits = self._random.getrandbits
+        if seed is None:
+            _unseeded.add(self)
+
+    def shuffle(self) -> None:
+        """Begin with other random numbers: a forked child must not give the ids that its parent and siblings give."""
+        self._random.seed()
 
     def now(self) -> int:
         """Wall time, microseconds since 1970 UTC. Shown and used for due times, never for order or leases."""
@@ -34,7 +54,7 @@ class Clock:
         """The wall time meant by `after` (seconds from now) or `at` (an aware datetime); None when neither is given.
 
         Raises:
-            BadArgument: Both are given, `after` is negative, or `at` has no time zone.
+            BadArgument: Both are given, `after` is negative or too long, or `at` has no time zone.
         """
         if after is None and at is None:
             return None
@@ -42,7 +62,11 @@ class Clock:
             msg = "both after= and at= are given"
             raise BadArgument(msg, "give one of them")
         if after is not None:
-            return self.now() + int(seconds(after, "after") * MICROSECONDS)
+            due = self.now() + int(seconds(after, "after") * MICROSECONDS)
+            if due >= _END:
+                msg = f"after is {after!r}, which leads beyond the year 9999"
+                raise BadArgument(msg, "give seconds from now, or at=")
+            return due
         given: object = at  # a caller without a type checker may give anything
         if not isinstance(given, datetime) or given.tzinfo is None:
             msg = f"at={at!r} is no datetime with a time zone"

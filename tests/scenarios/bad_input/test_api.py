@@ -227,6 +227,9 @@ async def test_every_duration_says_its_range(url: str) -> None:
         for wrong in (-1, math.inf, "5"):
             with refusal("TID-107", "after is"):
                 await app.publish(Order("a"), after=wrong)  # type: ignore[arg-type] - the point
+        for wrong in (1e12, 1e18):
+            with refusal("TID-107", "after is", "beyond the year 9999"):
+                await app.publish(Order("a"), after=wrong)
 
 
 @pytest.mark.bad_input(24)

@@ -14,6 +14,7 @@ import pytest
 
 from tests.scenarios.runtime.messages import Customer, OrderPlaced, ReceiptSent, Ship
 from tidings import App, Replica, errors, run
+from tidings.runtime.clock import Clock
 
 
 class Plain:
@@ -62,6 +63,31 @@ def _in_child(app: App, answers: SimpleQueue[str]) -> None:
     except errors.NotOpen as error:
         answers.put(str(error))
     os._exit(0)
+
+
+class Stopped(Clock):
+    """A clock that shows one moment, so that nothing but chance tells ids apart."""
+
+    def now(self) -> int:
+        return 1_700_000_000_000_000
+
+
+def _publish_some(app: App) -> None:
+    with app.blocking() as b:
+        for _ in range(5):
+            b.publish(OrderPlaced("a"))
+
+
+def test_what_forked_children_publish_has_ids_of_its_own_and_is_all_kept(url: str) -> None:
+    app = App(url, clock=Stopped())
+    children = [multiprocessing.get_context("fork").Process(target=_publish_some, args=(app,)) for _ in range(4)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    assert [child.exitcode for child in children] == [0, 0, 0, 0]
+    with app.blocking() as b:
+        assert b.publish(OrderPlaced("a")) == 21
 
 
 async def test_a_forked_child_opens_the_app_itself(url: str) -> None:
