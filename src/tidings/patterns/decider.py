@@ -186,17 +186,30 @@ class Decider(Generic[S, C, E]):
         key = self.key_of(command)
         decided = self._decide(state, command)
         found = self._listed(decided)
-        for event in found:
+        self.check(key, found, f"a {type(command).__qualname__}")
+        return found
+
+    def check(self, key: str, events: Sequence[object], source: str) -> None:
+        """Refuse events that nobody could fold, or that belong to another stream.
+
+        Args:
+            key: Of the stream.
+            events: What is to be appended.
+            source: What leads to them, for the message.
+
+        Raises:
+            BadDeclaration: One is not of those that `evolve` takes.
+            BadArgument: One is for another key.
+        """
+        for event in events:
             kind = self._by_class.get(type(event))
             if kind is None:
-                msg = f"decider {self.name}: {type(command).__qualname__} led to a {type(event).__qualname__}"
                 named = ", ".join(each.name for each in self.events)
-                raise BadDeclaration(msg, f"decide gives only what evolve takes: {named}")
+                msg = f"decider {self.name}: {source} led to a {type(event).__qualname__}"
+                raise BadDeclaration(msg, f"its events are what evolve takes: {named}")
             if kind.key_field is not None and (other := kind.key_of(event)) not in (None, key):
-                asked = f"a {type(command).__qualname__} for {key!r}"
-                msg = f"decider {self.name}: {asked} led to a {kind.name} for {other!r}"
-                raise BadArgument(msg, "an event belongs to the key of its command; send a command to the other key")
-        return found
+                msg = f"decider {self.name}: {source} for {key!r} led to a {kind.name} for {other!r}"
+                raise BadArgument(msg, "an event belongs to the key of its stream; append it to the other key's")
 
     def key_of(self, command: C) -> str:
         """The key of a command, which names the stream.

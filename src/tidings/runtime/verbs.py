@@ -122,7 +122,8 @@ class Verbs:
         if isinstance(expected, bool) or not isinstance(expected, int) or not ANY <= expected < LAST:
             msg = f"expected={expected!r}"
             raise BadArgument(msg, "give the version the stream should have: 0 for none yet, 1 and up, or leave it out")
-        text = check_key(str(key), decider.name)
+        text = check_key("" if key is None else str(key), decider.name)
+        decider.check(text, events, "an append")
         if not events:
             rows = await self.store.load(decider.stream(text))
             return rows[-1][2] if rows else 0

@@ -28,6 +28,13 @@ class Withdrawn:
     amount: int
 
 
+@event
+class Closed:
+    """Nothing that an account knows."""
+
+    account_id: Key[str]
+
+
 @command
 class Deposit:
     """Put money in."""
@@ -135,6 +142,19 @@ async def test_an_append_with_a_stale_expected_version_changes_nothing(url: str)
         for wrong in (-2, "1", True, 1.0):
             with pytest.raises(errors.BadArgument):
                 await app.append(accounts, "a", Deposited("a", 3), expected=wrong)  # type: ignore[arg-type]
+
+
+async def test_what_the_decider_could_never_fold_is_not_appended(url: str) -> None:
+    app = App(url, accounts)
+    async with app:
+        for key, wrong, error in (
+            ("a", Closed("a"), errors.BadDeclaration),
+            ("a", Deposited("b", 1), errors.BadArgument),
+            (None, Deposited("None", 1), errors.BadArgument),
+        ):
+            with pytest.raises(error):
+                await app.append(accounts, key, Deposited(str(key), 1), wrong)
+        assert await app.store.head() == 0
 
 
 async def test_a_sent_command_is_executed_by_the_decider_in_one_transaction(url: str) -> None:

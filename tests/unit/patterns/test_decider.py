@@ -203,7 +203,7 @@ def test_an_event_that_evolve_does_not_take_is_refused() -> None:
         return [Withdrawn("a", 1)]
 
     decider: Any = Decider("d", initial=0, decide=wrong, evolve=add)
-    with pytest.raises(BadDeclaration, match=r"Withdraw led to a Withdrawn.*only what evolve takes: Deposited"):
+    with pytest.raises(BadDeclaration, match=r"Withdraw led to a Withdrawn.*what evolve takes: Deposited"):
         decider.decide(0, Withdraw("a", 1))
 
 
