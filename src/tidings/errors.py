@@ -21,7 +21,7 @@ TidingsError
 ├── OutcomeUnknown             TID-401  it may or may not have happened; the same id may be sent again
 ├── NotCaughtUp                TID-402  the write is done, the read model is late (transient)
 ├── Overloaded                 TID-403  too much is waiting to be written (transient)
-├── NotFound                   TID-404  no such event, dead letter, projection or stream
+├── NotFound                   TID-404  no such event, dead letter or store; or a part that has not run yet
 └── StoreError                 TID-500  the store itself
     ├── StoreUnavailable       TID-501  cannot be opened or reached (transient)
     ├── StoreFull              TID-502  no space left; nothing was acknowledged (transient)
