@@ -18,7 +18,7 @@ from tidings.core.schema import check_table
 from tidings.core.signature import location
 from tidings.core.subscription import Subscription
 from tidings.core.transaction import Transaction
-from tidings.errors import BadDeclaration
+from tidings.errors import BadDeclaration, Unreadable
 from tidings.patterns.columns import Columns
 
 S = TypeVar("S")
@@ -156,4 +156,11 @@ class Replica(Generic[S]):
         )
         await tx.executemany(keep, gone)
         drop = f'DELETE FROM "{self.table}" WHERE "{self.columns.key.name}" = ? AND _version <= ?'
-        await tx.executemany(drop, [(self.columns.key_of(key), version) for key, version in gone])
+        await tx.executemany(drop, [(self._key(key), version) for key, version in gone])
+
+    def _key(self, key: str) -> str | int:
+        try:
+            return self.columns.key_of(key)
+        except ValueError as error:
+            msg = f"{self.state.name} has no record {key!r}: its keys are whole numbers"
+            raise Unreadable(msg, "have its owner send it with such a key") from error

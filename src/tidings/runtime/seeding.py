@@ -9,14 +9,12 @@ from typing import Any
 
 import msgspec
 
-from tidings.core.codec import Codec
 from tidings.core.delivery import settle
-from tidings.core.envelope import TOMBSTONES
-from tidings.core.message import MessageType
 from tidings.core.operations import CurrentState, Delivery, Seed, Settle
 from tidings.core.ports import Store, StoreTransaction
-from tidings.errors import Unreadable
+from tidings.errors import StoreError
 from tidings.runtime.pump import Pump
+from tidings.runtime.transaction import OpenTransaction
 
 log = logging.getLogger("tidings")
 
@@ -52,9 +50,7 @@ class Seeding:
 
     async def _page(self, cursor: str) -> None:
         pump = self._pump
-        kind = pump.subscription.bootstrap
-        assert kind is not None  # noqa: S101 - for the type checker: a seeding exists only for replicas
-        page = await self._store.states(kind.name, cursor, PAGE)
+        page = await self._store.states(self._part.state.name, cursor, PAGE)
         last = None if len(page) < PAGE else page[-1].key
         tx = pump.transaction()
         try:
@@ -62,33 +58,37 @@ class Seeding:
             if await self._store.seeding(pump.group) != cursor:  # rebuilt, or another worker's, since the page was read
                 await tx.rollback()
                 return
+            await raw.savepoint()
             try:
                 await self._part.seed(page, tx)
-            except Unreadable:  # raised before anything is written
-                await self._part.seed(await self._readable(kind, page, raw), tx)
+            except StoreError:
+                raise
+            except Exception:  # noqa: BLE001 - one of them cannot be taken over; which one will show
+                await raw.undo()
+                await self._one_by_one(page, tx, raw)
+            else:
+                await raw.keep()
             await raw.apply(Seed(pump.group, last))
             await tx.commit()
         except BaseException:
             await tx.rollback()
             raise
 
-    async def _readable(
-        self, kind: MessageType, page: Sequence[CurrentState], raw: StoreTransaction
-    ) -> Sequence[CurrentState]:
-        """Those states of a page that can be read; the others become dead letters, as when they come by the log."""
-        decode = Codec(kind).decode
-        readable: list[CurrentState] = []
+    async def _one_by_one(self, page: Sequence[CurrentState], tx: OpenTransaction, raw: StoreTransaction) -> None:
+        """Take over each state of a page for itself; those that fail are held, as when they come by the log."""
         for state in page:
+            await raw.savepoint()
             try:
-                if state.data not in TOMBSTONES:
-                    decode(state.data)
-            except Unreadable as error:
-                await self._bury(state, error, raw)
+                await self._part.seed([state], tx)
+            except StoreError:
+                raise
+            except Exception as error:  # noqa: BLE001 - kept with the delivery
+                await raw.undo()
+                await self._hold(state, error, raw)
             else:
-                readable.append(state)
-        return readable
+                await raw.keep()
 
-    async def _bury(self, state: CurrentState, error: Unreadable, raw: StoreTransaction) -> None:
+    async def _hold(self, state: CurrentState, error: Exception, raw: StoreTransaction) -> None:
         group, now = self._pump.group, self._pump.clock.now()
         for envelope in await self._store.read(state.position - 1, state.position, 1):
             log.error("%s: the state %s of %s: %s", group, envelope.type, state.key, error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import logging
 import multiprocessing
 import os
@@ -19,7 +20,7 @@ import pytest
 
 from tests.scenarios.runtime.messages import Customer, OrderPlaced
 from tests.scenarios.runtime.waiting import until, working
-from tidings import App, Projection, Replica, Transaction, errors
+from tidings import App, Key, Projection, Replica, Retry, Transaction, errors, state
 from tidings.core.operations import Fire, Op, Rewind
 from tidings.runtime.connect import make_store
 
@@ -283,6 +284,40 @@ async def test_a_state_that_cannot_be_read_keeps_neither_a_replica_nor_its_app_f
         assert dead.envelope.key == "bad"
         await owner.publish(Customer("bad", "good again"))
         await app.run(until_idle=True)
+
+
+@state(topic="gates")
+class Gate:
+    """A state whose key is a number."""
+
+    number: Key[int]
+    passengers: int = 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"subject": "east", "data": None},
+        {"subject": "2", "data": {"number": 2, "passengers": 2**70}},
+        {"subject": "east", "data": {"number": "east"}},
+    ],
+    ids=["a key that is no number", "a number that no column holds", "data of another kind"],
+)
+async def test_a_state_that_a_table_cannot_hold_is_a_dead_letter_and_the_others_are_seeded(
+    url: str, wrong: dict[str, object]
+) -> None:
+    gates = Replica(Gate, retry=Retry(attempts=1))
+    event = {"specversion": "1.0", "id": "1", "source": "/airport", "type": "Gate"} | wrong
+    owner, app = App(url, name="owner"), App(url, gates, name="copy")
+    async with owner, app, asyncio.timeout(20):
+        await owner.publish(*(Gate(number) for number in range(5)))
+        await owner.receive(json.dumps(event).encode())
+        for _ in range(2):
+            await app.run(until_idle=True)
+            assert await app.query(gates, "SELECT number FROM gates WHERE number <> 2") == [(0,), (1,), (3,), (4,)]
+            (dead,) = await app.store.held(state="dead")
+            assert dead.envelope.id == "1"
+            await app.rebuild(gates)
 
 
 async def test_a_page_that_was_read_before_a_rebuild_began_does_not_hide_the_pages_before_it(
