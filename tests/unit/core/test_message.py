@@ -343,7 +343,7 @@ def test_names_in_that_grammar_are_taken(name: str) -> None:
     assert message_type(event(name=name, topic=name, was=(name,))(type("Placed", (), {}))).name == name
 
 
-@pytest.mark.parametrize("version", [0, -1, 1.0, True, "1", None])
+@pytest.mark.parametrize("version", [0, -1, 1.0, True, "1", None, 2**31])
 def test_versions_count_from_one(version: Any) -> None:
     with pytest.raises(BadDeclaration, match="whole numbers from 1"):
         event(version=version)(type("Placed", (), {}))
