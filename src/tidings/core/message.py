@@ -216,6 +216,8 @@ def _declare(
         raise BadDeclaration(f"{title} is declared a message twice", "keep one of the decorators")
     cls, model = as_model(cls)
     check_name(cls.__name__ if name is None else name, f"the message class {title}")
+    if kind == "state" and ":" in (name or title):
+        raise BadDeclaration(f"the state {title} is named {name!r}", "leave out the colon: it ends the name in streams")
     if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version < 2**31:  # as CloudEvents has it
         raise BadDeclaration(f"{title} has version={version!r}", "versions are whole numbers from 1 to 2147483647")
     if topic is not None:

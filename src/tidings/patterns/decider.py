@@ -94,8 +94,11 @@ class Decider(Generic[S, C, E]):
         on_dead: OnDead = "skip",
     ) -> None:
         self.name = check_name(name, "a decider")
-        if name == "state":
-            raise BadDeclaration("a decider is named state", "choose another name: these streams hold published states")
+        if name == "state" or ":" in name:
+            cure = "choose another name" if name == "state" else "leave out the colon"
+            raise BadDeclaration(
+                f"a decider is named {name}", f"{cure}: its streams are named {name}:KEY, as others are"
+            )
         for role, function in (("decide", decide), ("evolve", evolve)):
             if not callable(function):
                 raise BadDeclaration(f"decider {name}: {role}={function!r} is not callable", "give a function")

@@ -343,6 +343,11 @@ def test_names_in_that_grammar_are_taken(name: str) -> None:
     assert message_type(event(name=name, topic=name, was=(name,))(type("Placed", (), {}))).name == name
 
 
+def test_the_name_of_a_state_ends_where_its_key_begins() -> None:
+    with pytest.raises(BadDeclaration, match="leave out the colon"):
+        state(topic="customers", name="crm:customer")(type("Customer", (), {}))
+
+
 @pytest.mark.parametrize("version", [0, -1, 1.0, True, "1", None, 2**31])
 def test_versions_count_from_one(version: Any) -> None:
     with pytest.raises(BadDeclaration, match="whole numbers from 1"):

@@ -310,6 +310,8 @@ def test_streams_are_named_after_decider_and_key() -> None:
 def test_no_decider_takes_the_streams_of_states() -> None:
     with pytest.raises(BadDeclaration, match="choose another name"):
         Decider("state", initial=Account(), decide=decide, evolve=evolve)
+    with pytest.raises(BadDeclaration, match="leave out the colon"):  # else a:b with key c is a with key b:c
+        Decider("a:b", initial=Account(), decide=decide, evolve=evolve)
 
 
 def test_partials_and_methods_serve_as_well() -> None:
