@@ -212,6 +212,10 @@ def _declare(
     cls: type[T], kind: Kind, *, topic: str | None, name: str | None, version: int, was: tuple[str, ...]
 ) -> type[T]:
     title = getattr(cls, "__qualname__", repr(cls))
+    given: object = cls  # a caller without a type checker may give anything
+    if not isinstance(given, type):
+        cure = f'decorate a class, and give its topic by name: `@{kind}(topic="orders")`'
+        raise BadDeclaration(f"{title} cannot be a message: it is no class", cure)
     if "__tidings__" in getattr(cls, "__dict__", ()):
         raise BadDeclaration(f"{title} is declared a message twice", "keep one of the decorators")
     cls, model = as_model(cls)

@@ -343,6 +343,12 @@ def test_names_in_that_grammar_are_taken(name: str) -> None:
     assert message_type(event(name=name, topic=name, was=(name,))(type("Placed", (), {}))).name == name
 
 
+@pytest.mark.parametrize("wrong", ["orders", print, 3])
+def test_what_is_no_class_is_no_message(wrong: Any) -> None:
+    with pytest.raises(BadDeclaration, match=r"decorate a class.*@event\(topic="):
+        event(wrong)
+
+
 def test_the_name_of_a_state_ends_where_its_key_begins() -> None:
     with pytest.raises(BadDeclaration, match="leave out the colon"):
         state(topic="customers", name="crm:customer")(type("Customer", (), {}))
