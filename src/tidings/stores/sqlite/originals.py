@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import os
+import time
+from pathlib import Path
 
 _OPEN_FILES = "/proc/self/fd"
+_SETTLED = 2_000_000_000
+"""Nanoseconds after which a change of a folder cannot be taken for the one before: file systems count in up to 1 s."""
 
 
 class Originals:
     """The files that were opened: tells when others, or none, are in their place.
 
-    Looking must be cheap, as every durable commit does it. On Linux the kernel tells where the files are that SQLite
-    itself holds open. `stat` is the way elsewhere, and asked again before anything is called lost; it is not cheap on
-    the WAL of Linux 6.13 and later: who asks for the time of a change makes the next one keep it to the nanosecond,
-    and flush it, which costs a commit a third of its time.
+    Looking must be cheap, as every durable commit does it. No file comes, goes or gives way to another one without a
+    change of its folder, and of that the file system keeps a time that nobody can set: while it is as it was, only the
+    size of the database is left to ask for.
+
+    When it changed, the kernel of Linux tells where the files are that SQLite itself holds open. `stat` is the way
+    elsewhere, and asked again before anything is called lost; it is not cheap on the WAL of Linux 6.13 and later: who
+    asks for the time of a change makes the next one keep it to the nanosecond, and flush it, which costs a commit a
+    third of its time.
     """
 
     def __init__(self, path: str) -> None:
@@ -22,6 +30,8 @@ class Originals:
         self._ids = tuple(map(_identity, self._paths))
         self._open = tuple(map(_descriptor, self._paths))
         self._size = 0
+        self._folder = str(Path(path).parent)
+        self._seen = (0, 0, 0)  # the state of the folder in which the files were last found in place
 
     def lost(self) -> str | None:
         """The path of a file that is not the one that was opened; None while all is well.
@@ -30,8 +40,15 @@ class Originals:
         pages.
         """
         database, wal = self._open
-        if database is None or wal is None or _place(database) != self._paths[0] or _place(wal) != self._paths[1]:
+        if database is None or wal is None:
             return self._looked_at_closely()
+        if _state(self._folder) != self._seen:
+            now = time.time_ns()
+            folder = _state(self._folder)  # before the files: what changes after this is seen the next time
+            if _place(database) != self._paths[0] or _place(wal) != self._paths[1]:
+                return self._looked_at_closely()
+            if folder is not None and now - folder[2] > _SETTLED:
+                self._seen = folder
         size = os.lseek(database, 0, os.SEEK_END)
         if size < self._size:
             return self._paths[0]
@@ -56,6 +73,15 @@ def _identity(path: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_ino, found.st_dev
+
+
+def _state(folder: str) -> tuple[int, int, int] | None:
+    """Which folder it is, and when files came or went in it, nanoseconds; None where it cannot be looked at."""
+    try:
+        found = os.stat(folder)  # noqa: PTH116 - as above
+    except OSError:
+        return None
+    return found.st_ino, found.st_dev, found.st_ctime_ns
 
 
 def _descriptor(path: str) -> int | None:

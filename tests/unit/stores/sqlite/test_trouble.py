@@ -15,7 +15,7 @@ import pytest
 from tests.unit.stores.sqlite.processes import end, ids, start, told
 from tidings.core.operations import Append, Settle
 from tidings.errors import OutcomeUnknown, StoreFull, StoreGone, WrongStore
-from tidings.stores.sqlite import SqliteStore
+from tidings.stores.sqlite import SqliteStore, originals
 from tidings.testing.conformance.store.making import GROUP, claimed, envelope, joining
 
 LARGE = b'"' + b"x" * 50_000 + b'"'
@@ -123,10 +123,28 @@ def without_wal(path: Path) -> None:
     path.with_name("shop.db-wal").unlink()
 
 
-@pytest.mark.parametrize("lose", [removed, renamed, replaced, without_wal])
+def with_the_time_of_before(path: Path) -> None:
+    before = path.parent.stat()
+    replaced(path)
+    os.utime(path.parent, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def folder_renamed(path: Path) -> None:
+    path.parent.rename(f"{path.parent}-elsewhere")
+
+
+@pytest.mark.parametrize("settled", [False, True])
+@pytest.mark.parametrize("lose", [removed, renamed, replaced, without_wal, with_the_time_of_before, folder_renamed])
 async def test_a_file_that_is_taken_away_stops_everything_that_would_be_acknowledged(
-    store: SqliteStore, path: Path, lose: Callable[[Path], None]
+    store: SqliteStore,
+    path: Path,
+    lose: Callable[[Path], None],
+    settled: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if settled:  # as when nothing has changed in the folder for a while
+        monkeypatch.setattr(originals, "_SETTLED", 0)
+        await asyncio.sleep(0.05)
     await store.write(Append([envelope()]))
     lose(path)
     for _ in range(2):
