@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -199,21 +199,13 @@ class SqliteStore:
 
     # ---- writing -----------------------------------------------------------------------------------------------------
 
-    async def write(self, op: Op) -> Any:
+    def write(self, op: Op) -> Coroutine[Any, Any, Any]:
         """Apply one operation durably; all that wait share one commit."""
-        writer = self._writer
-        if type(writer) is Writer:
-            future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-            writer.submit_here(op, future)
-            return await future
-        if writer is None:
-            self._is_open()
-        return await writer.write(op)  # type: ignore[union-attr]
+        return (self._writer or self._is_open()).write(op)
 
     def write_now(self, op: Op) -> Any:
         """The same from a thread that may block."""
-        writer = self._writer
-        return writer.write_now(op) if writer is not None else self._is_open()
+        return (self._writer or self._is_open()).write_now(op)
 
     async def begin(self) -> SqliteTransaction:
         """Start a transaction of one's own; waits for its turn to write."""

@@ -14,12 +14,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from tidings.core.operations import Op
 from tidings.errors import NotOpen, Overloaded
 from tidings.stores.sqlite.committer import Committer, Outcome
 from tidings.stores.sqlite.transaction import SqliteTransaction
+from tidings.stores.sqlite.turns import Turn, Turns
 from tidings.stores.sqlite.waiting import Rooms, WaitingRoom
 
 MOST_WAITING = 100_000
@@ -95,8 +95,7 @@ class Writer:
         self._stash: deque[_Job] = deque()
         self._waiting = False
         self._ending = threading.Lock()
-        self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, list[tuple[Op, asyncio.Future[Any]]]]
-        self._turns = WeakKeyDictionary()  # what each loop submitted in its current turn
+        self._turns = Turns()
         self._number = 0  # of the last transaction
         self.lent = 0
         self._closed = self._has_ended = False
@@ -105,49 +104,57 @@ class Writer:
 
     # ---- for callers -------------------------------------------------------------------------------------------------
 
-    def submit(self, op: Op, future: asyncio.Future[Any] | Reply) -> None:
-        """Have an operation committed; the future gets its result."""
-        self._check()
-        self._put(op, future)
+    async def write(self, op: Op) -> Any:
+        """Commit an operation of the running loop, here and now if nobody else writes.
 
-    def submit_here(self, op: Op, future: asyncio.Future[Any]) -> None:
-        """The same for an operation of the running loop, which commits it itself when it is the only one of its turn.
-
-        Two thread switches take as long as a quick commit; several operations of one turn share one on the thread.
+        Two thread switches take as long as a quick commit, and waiting for the end of the loop's turn costs a round of
+        it; but several operations of one turn share one commit on the writer's thread.
         """
-        loop = asyncio.get_running_loop()
-        turn = self._turns.get(loop)
-        if turn is None:
-            turn = self._turns[loop] = []
-        self._check(len(turn))
-        turn.append((op, future))
-        if len(turn) == 1:
-            loop.call_soon(self._end_turn, loop, turn)
+        turn = self._turns.here()
+        self._check(len(turn.jobs))
+        loop, task = turn.loop, id(asyncio.current_task())
+        if task == turn.last and not turn.jobs and (done := self._commit_here(op, loop)) is not None:
+            await asyncio.sleep(0)  # the others of the loop go on
+            result, error = done
+            if error is not None:
+                raise error
+            return result
+        turn.last = task
+        future: asyncio.Future[Any] = loop.create_future()
+        turn.jobs.append((op, future))
+        if len(turn.jobs) == 1:
+            loop.call_soon(self._end_turn, turn)
+        return await future
 
-    def _end_turn(self, loop: asyncio.AbstractEventLoop, turn: list[tuple[Op, asyncio.Future[Any]]]) -> None:
-        jobs = turn.copy()
-        turn.clear()
-        if len(jobs) > 1 or not self._commit_here(*jobs[0], loop):
-            for op, future in jobs:
-                self._put(op, future)
+    def _end_turn(self, turn: Turn) -> None:
+        jobs = turn.jobs
+        turn.jobs = []
+        if len(jobs) == 1 and (done := self._commit_here(jobs[0][0], turn.loop)) is not None:
+            _resolve([(jobs[0][1], done)], None)
+            return
+        self._stash.extend(jobs)
+        self._put(None, None)
 
-    def _commit_here(self, op: Op, future: asyncio.Future[Any], loop: asyncio.AbstractEventLoop) -> bool:
+    def _commit_here(self, op: Op, loop: asyncio.AbstractEventLoop) -> Outcome | None:
+        """Commit one operation on the thread of its event loop; None when somebody else is writing, or it may last."""
         if self._closed or self._waiting or not self._queue.empty() or not self._owner.acquire(blocking=False):
-            return False
+            return None
         try:
             done = self._committer.commit_at_once(op)
         finally:
             self._release()
         if done is None:
-            return False
+            return None
         [outcome], grew = done
-        _resolve([(future, outcome)], self._rooms.of(loop) if grew else None)
         if grew:
+            room = self._rooms.of(loop)
+            if room is not None:
+                room.wake()
             self._rooms.wake({loop})
             self._ring()
         if self._committer.checkpoint_is_due:
             self._queue.put((None, None))
-        return True
+        return outcome
 
     def write_now(self, op: Op) -> Any:
         """Commit an operation, on this thread if nobody else is writing."""
@@ -231,10 +238,13 @@ class Writer:
 
     def _refuse_rest(self) -> None:
         """Answer what came while the thread ended."""
+        refused: Outcome = (None, NotOpen("the store was closed", "write before closing"))
+        with contextlib.suppress(IndexError):
+            while True:
+                self._give([(self._stash.popleft()[1], refused)])
         with contextlib.suppress(Empty):
             while True:
-                _, future = self._queue.get_nowait()
-                self._give([(future, (None, NotOpen("the store was closed", "write before closing")))])
+                self._give([(self._queue.get_nowait()[1], refused)])
 
     def _check(self, more: int = 0) -> None:
         if self._closed:
