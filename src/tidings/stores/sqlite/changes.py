@@ -75,15 +75,15 @@ class Changes:
         if self._head is not None and self._head > self._floor:
             self._floor = self._head
 
-    def appended(self, position: int) -> None:
-        """Note a row that was appended and committed by itself.
+    def appended(self, first: int, last: int) -> None:
+        """Note rows that were appended and committed by themselves.
 
         Raises:
-            StoreGone: It stands where another one was written before.
+            StoreGone: They stand where others were written before.
         """
-        if position <= self._floor:
-            raise self._older(position - 1)
-        self._floor = position
+        if first <= self._floor:
+            raise self._older(first - 1)
+        self._floor = last
 
     @property
     def head(self) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tidings.core.operations import Appended, Op
+from tidings.core.operations import ANY, Append, Appended, Op
 from tidings.errors import OutcomeUnknown, StoreGone, TidingsError
 from tidings.stores.sqlite import log
 from tidings.stores.sqlite.apply import APPLY, apply_alone, is_durable, is_risky
@@ -79,8 +79,8 @@ class Committer:
         return self.commit_all((op,))  # who is inside may enter again: nobody slips in between
 
     def _commit_all(self, ops: Sequence[Op]) -> tuple[list[Outcome], bool]:
-        if len(ops) == 1 and not self._careful and (row := log.lone_row(ops[0])):
-            outcome = self._append_alone(row)
+        if len(ops) == 1 and not self._careful and type(op := ops[0]) is Append and (insert := log.lone_insert(op)):
+            outcome = self._append_alone(op, *insert)
             if outcome is not None:
                 return [outcome], outcome[1] is None
         durable = self._volatile or any(map(is_durable, ops))
@@ -96,33 +96,39 @@ class Committer:
             return [(None, explain(error, self._file)) for _ in ops], False
         return outcomes, self.changes.grew
 
-    def _append_alone(self, row: tuple[Any, ...]) -> Outcome | None:
-        """Append one envelope in the shortest way there is: one statement, which SQLite commits by itself.
+    def _append_alone(self, op: Append, sql: str, values: Sequence[Any]) -> Outcome | None:
+        """Append in the shortest way there is: one statement, which SQLite commits by itself.
 
         Returns:
             The outcome; None when it takes a closer look, and nothing was written.
         """
+        count = len(op.envelopes)
         try:
             self._turnstile.enter()
             try:
                 self._check_files()
                 self._flush_at_commit(durable=True)
-                position = self.connection.execute(log.INSERT_ALONE, row).lastrowid or 0
+                cursor = self.connection.execute(sql, values)
             except sqlite3.Error as error:
                 if code_of(error) == sqlite3.SQLITE_IOERR:
                     raise self._unknown(error) from error
                 if is_the_store_s(error):
                     raise
-                return None  # the id is known, most likely
+                return None  # the id is known, or the stream has gone on, most likely
             finally:
                 self._turnstile.leave()
-            self.changes.appended(position)
+            if cursor.rowcount != count:
+                return None  # the stream is not that long
+            last = cursor.lastrowid or 0
+            first = last - count + 1
+            self.changes.appended(first, last)
         except (UnicodeError, OverflowError):
             return None
         except Exception as error:  # noqa: BLE001 - given to the caller
             return None, explain(error, self._file)
-        self._since_checkpoint += _COMMIT + _CHANGE
-        return Appended((position,)), None
+        self._since_checkpoint += _COMMIT + _CHANGE * count
+        version = None if op.expected == ANY else op.expected + count
+        return Appended((last,) if count == 1 else tuple(range(first, last + 1)), version), None
 
     def begin(self) -> None:
         """Open a transaction for somebody else; `finish` ends it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -23,16 +24,43 @@ _STORED = "SELECT position, version, type, key, data FROM tidings_log WHERE id =
 _WAITING = "SELECT envelope FROM tidings_timer WHERE id = ? AND source = ?"
 
 
-INSERT_ALONE = "INSERT INTO tidings_log VALUES (NULL,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+MOST_ALONE = 16
+"""Envelopes of one append up to which it is a statement of its own; each number of them makes another one."""
 
 
-def lone_row(op: object) -> tuple[Any, ...] | None:
-    """Values for INSERT_ALONE when an operation is no more than one event without a stream, now; else None."""
-    if type(op) is Append and len(op.envelopes) == 1 and op.due is None and op.expected == ANY:
-        envelope = op.envelopes[0]
-        if envelope.stream is None:
-            return astuple(envelope)[1:]
-    return None
+def lone_insert(op: Append) -> tuple[str, list[Any]] | None:
+    """The one statement, with its values, that does all of an append now; None where it takes more.
+
+    It is enough for a few events without a stream, and for those of one stream at an expected version: it inserts
+    nothing where the stream ends before that version, and a unique index refuses it where the stream goes on.
+    """
+    if op.due is not None or not 0 < len(op.envelopes) <= MOST_ALONE:
+        return None
+    stream, version = op.envelopes[0].stream, op.expected
+    if (stream is None) is not (version == ANY) or (stream is not None and stream.startswith(STATES)):
+        return None
+    values: list[Any] = []
+    for envelope in op.envelopes:
+        if envelope.stream != stream:
+            return None
+        row = list(astuple(envelope))
+        row[0] = None  # SQLite takes the next position
+        if stream is not None:
+            version += 1
+            row[9] = version
+        values += row
+    if op.expected > 0:
+        values += (stream, op.expected)
+    return _insert_alone(len(op.envelopes), goes_on=op.expected > 0), values
+
+
+@cache
+def _insert_alone(count: int, *, goes_on: bool) -> str:
+    rows = ",".join(("(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",) * count)
+    if not goes_on:
+        return f"INSERT INTO tidings_log VALUES {rows}"
+    ends_there = "EXISTS (SELECT 1 FROM tidings_log WHERE stream = ? AND version = ?)"
+    return f"INSERT INTO tidings_log SELECT * FROM (VALUES {rows}) WHERE {ends_there}"
 
 
 def append(changes: Changes, op: Append) -> Appended:

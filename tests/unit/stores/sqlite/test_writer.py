@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tidings.core.operations import ANY, Append, Claim, Settle
-from tidings.errors import NotOpen, Overloaded, TidingsError, UsageError
+from tidings.core.operations import ANY, Append, Appended, Claim, Settle
+from tidings.errors import IdConflict, NotOpen, Overloaded, TidingsError, UsageError, WrongVersion
 from tidings.stores.sqlite import SqliteStore, committer, writer
 from tidings.testing.conformance.store.making import GROUP, claimed, envelope, held
 
@@ -43,9 +43,68 @@ async def test_all_that_wait_are_committed_together(store: SqliteStore, traced: 
 async def test_an_append_takes_as_few_statements_as_it_can(store: SqliteStore, traced: list[str]) -> None:
     await store.write(Append([envelope()]))
     assert [sql.split()[0] for sql in traced] == ["INSERT"]
+    few = [
+        Append([envelope(), envelope()]),
+        Append([envelope(stream="a:1"), envelope(stream="a:1")], expected=0),
+        Append([envelope(stream="a:1")], expected=2),
+    ]
+    for op in few:
+        traced.clear()
+        await store.write(op)
+        assert [sql.split()[0] for sql in traced] == ["INSERT"]
     traced.clear()
-    await store.write(Append([envelope(), envelope()]))
-    assert [sql.split()[0] for sql in traced] == ["BEGIN", "SELECT", "INSERT", "INSERT", "COMMIT"]
+    await store.write(Append([envelope() for _ in range(17)]))
+    assert [sql.split()[0] for sql in traced] == ["BEGIN", "SELECT", *["INSERT"] * 17, "COMMIT"]
+
+
+async def test_an_append_of_one_statement_says_where_its_events_are(store: SqliteStore) -> None:
+    assert await store.write(Append([envelope(), envelope()])) == Appended((1, 2))
+    assert await store.write(Append([envelope(stream="a:1"), envelope(stream="a:1")], 0)) == Appended((3, 4), 2)
+    assert await store.write(Append([envelope(stream="a:1")], 2)) == Appended((5,), 3)
+    rows = await store.read(0, 10, 10)
+    assert [(one.position, one.version) for one in rows] == [(1, None), (2, None), (3, 1), (4, 2), (5, 3)]
+
+
+async def test_an_append_of_one_statement_is_refused_whole_or_known_already(store: SqliteStore) -> None:
+    first = Append([envelope(stream="a:1"), envelope(stream="a:1")], expected=0)
+    done = await store.write(first)
+    assert await store.write(first) == done
+    for expected in (1, 3):  # the stream has gone on; it is not that long
+        with pytest.raises(WrongVersion, match=f"at version 2, not {expected}"):
+            await store.write(Append([envelope(stream="a:1"), envelope(stream="a:1")], expected))
+    taken = envelope(id=first.envelopes[0].id, data=b"2")
+    with pytest.raises(IdConflict):
+        await store.write(Append([envelope(), taken]))
+    assert await store.head() == 2
+
+
+async def test_a_lone_writer_lets_the_others_of_its_loop_go_on(store: SqliteStore) -> None:
+    rounds = 0
+
+    async def count() -> None:
+        nonlocal rounds
+        while True:
+            await asyncio.sleep(0)
+            rounds += 1
+
+    counting = asyncio.create_task(count())
+    for _ in range(20):
+        await store.write(Append([envelope()]))
+    counting.cancel()
+    assert rounds >= 20
+
+
+async def test_tasks_that_write_in_the_same_turn_share_a_commit_however_long_one_wrote_alone(
+    store: SqliteStore, traced: list[str]
+) -> None:
+    async def write(times: int) -> None:
+        for _ in range(times):
+            await store.write(Append([envelope()]))
+
+    await write(5)
+    traced.clear()
+    await asyncio.gather(*(write(10) for _ in range(8)))
+    assert traced.count("COMMIT") <= 12
 
 
 async def test_only_what_may_be_lost_with_the_machine_is_not_flushed(store: SqliteStore, traced: list[str]) -> None:
