@@ -54,6 +54,7 @@ class LogConsumer:
         self.feeds: list[Feed] = []
         self._app = app
         self._lease = lease
+        self._one_slot = subscription.slots == 1
         self._feed_of: dict[int, Feed] = {}
         self._dropped: set[int] = set()  # slots forgotten with work under way, and not handed back yet
         self._skip: set[int] = set()
@@ -86,11 +87,11 @@ class LogConsumer:
 
     def feed_of(self, envelope: Envelope) -> Feed | None:
         """The feed a delivery belongs to now; None when its slot was lost."""
-        return self._feed_of.get(self.slot_of(envelope))
+        return self._feed_of.get(0 if self._one_slot else envelope.slot)
 
     def slot_of(self, envelope: Envelope) -> int:
         """The slot of an envelope in this group."""
-        return 0 if self.subscription.slots == 1 else envelope.slot
+        return 0 if self._one_slot else envelope.slot
 
     @property
     def slots(self) -> list[int]:
@@ -225,10 +226,10 @@ class LogConsumer:
             rows = await self._read(feed.cursor, until, room, feed.slots)
             cursor = rows[-1].position if len(rows) >= room else until
             watermark = feed.watermark
-            for row in rows:
-                if row.position not in self._skip:
-                    watermark.took(row.position)
-                    found.append(row)
+            if self._skip:
+                rows = [row for row in rows if row.position not in self._skip]
+            watermark.took(*[row.position for row in rows])
+            found.extend(rows)
             feed.cursor = cursor
             watermark.advance_to(cursor)
         if len(feeds) > 1:

@@ -23,30 +23,30 @@ class Watermark:
         self._seen = start
         self._unfinished: OrderedDict[int, None] = OrderedDict()  # ascending; its first key is found at once
 
-    def took(self, position: int) -> None:
-        """A delivery was taken.
+    def took(self, *positions: int) -> None:
+        """Deliveries were taken, in this order.
 
         Raises:
             ValueError: A later one was taken before; the watermark may have passed this one already.
         """
-        if position <= self._seen:
-            msg = f"position {position} is taken after position {self._seen}"
-            raise ValueError(msg)
-        if not self._unfinished:
-            self.position = position - 1
-        self._seen = position
-        self._unfinished[position] = None
+        unfinished, seen = self._unfinished, self._seen
+        if positions and not unfinished:
+            self.position = positions[0] - 1
+        for position in positions:
+            if position <= seen:
+                msg = f"position {position} is taken after position {seen}"
+                raise ValueError(msg)
+            unfinished[position] = None
+            self._seen = seen = position
 
-    def finished(self, position: int) -> None:
-        """The delivery at this position ended. One that was never taken is ignored."""
+    def finished(self, *positions: int) -> None:
+        """The deliveries at these positions ended. One that was never taken is ignored."""
         unfinished = self._unfinished
-        if position not in unfinished:
-            return
-        del unfinished[position]
         if not unfinished:
-            self.position = self._seen
-        elif position == self.position + 1:
-            self.position = next(iter(unfinished)) - 1
+            return
+        for position in positions:
+            unfinished.pop(position, None)
+        self.position = next(iter(unfinished)) - 1 if unfinished else self._seen
 
     def advance_to(self, position: int) -> None:
         """Everything up to here was scanned: what was not taken is not wanted."""

@@ -87,6 +87,15 @@ class _HandleAgain(Exception):
     """A handler failed in a batch without savepoints."""
 
 
+class _Suspended:
+    """What is left of a handler that awaits something else than its transaction."""
+
+    __slots__ = ("calling",)
+
+    def __init__(self, calling: Awaitable[Any]) -> None:
+        self.calling = calling
+
+
 class Batch:
     """One transaction over several deliveries.
 
@@ -103,65 +112,67 @@ class Batch:
 
     async def run(self, taken: Sequence[Delivery]) -> list[Delivery]:
         """See `run_batch`."""
-        pump = self.pump
-        OPEN.set(self.tx)
-        now = asyncio.get_running_loop().time
+        pump, tx, careful, now = self.pump, self.tx, self.careful, asyncio.get_running_loop().time
+        OPEN.set(tx)
         until = now() + LONGEST
         for index, delivery in enumerate(taken):
-            if pump.takes(delivery):
-                await self._handle(delivery, taken[index + 1 :])
-                if self.detached:
-                    return []
-                if pump.suspends or pump.stopping or (index % 8 == 7 and now() > until):  # noqa: PLR2004
-                    rest = [other for other in taken[index + 1 :] if pump.takes(other)]
-                    await self._commit(())
-                    return rest
+            if not pump.takes(delivery):
+                continue
+            raw = tx.raw or await tx.begun()
+            if careful:
+                await raw.savepoint()
+            tx.next()
+            try:
+                result = self._start(delivery)
+                if result is not None:
+                    await self._take(result, delivery, taken[index + 1 :])
+                    if self.detached:
+                        return []
+                if careful:
+                    await raw.keep()
+            except BaseException as error:  # noqa: BLE001 - a failed attempt, whatever it is
+                await self._undo(raw, delivery, error)
+            else:
+                pump.ended.append(Ended(delivery, None, (), tx.later) if tx.later else Ended(delivery))
+                tx.kept()
+            if pump.suspends or pump.stopping or (index % 8 == 7 and now() > until):  # noqa: PLR2004
+                rest = [other for other in taken[index + 1 :] if pump.takes(other)]
+                await self._commit(())
+                return rest
         following = await pump.take_more()
         await self._commit(following)
         return following
 
-    async def _handle(self, delivery: Delivery, rest: Sequence[Delivery]) -> None:
-        pump, tx = self.pump, self.tx
-        raw = tx.raw or await tx.begun()
-        if self.careful:
-            await raw.savepoint()
-        tx.next()
-        HANDLING.set(delivery.envelope)
-        try:
-            result, calling = self._start(delivery)
-            if calling is not None:
-                pump.suspends = True
-                if not tx.touched:
-                    await self._detach(delivery, rest, calling)
-                    return
-                result = await calling
-            if result is not None:
-                tx.outbox.extend([pump.outgoing.envelope(out) for out in pump.dispatch.messages(result)])
-            if self.careful:
-                await raw.keep()
-        except BaseException as error:
-            if self.detaching or (pump.cutting and isinstance(error, asyncio.CancelledError)):
-                raise  # not acknowledged
-            await self._undo(raw, delivery, error)
-        else:
-            pump.ended.append(Ended(delivery, None, (), tx.later) if tx.later else Ended(delivery))
-            tx.kept()
-
-    def _start(self, delivery: Delivery) -> tuple[Any, Awaitable[Any] | None]:
+    def _start(self, delivery: Delivery) -> Any:
         """Run a handler until it ends or suspends; returns its result, or what is left of it."""
-        dispatch = self.pump.dispatch
-        message = dispatch.read(delivery.envelope)
+        dispatch, envelope = self.pump.dispatch, delivery.envelope
+        HANDLING.set(envelope)
+        message = dispatch.read(envelope)
         if message is UNSEEN:
-            return None, None
-        coroutine: Any = dispatch.call(message, self.tx, delivery.envelope)
+            return None
+        coroutine: Any = dispatch.call(message, self.tx, envelope)
         try:
             waits_for = coroutine.send(None)
         except StopIteration as stop:
-            return stop.value, None
-        return None, _resume(coroutine, waits_for)
+            return stop.value
+        return _Suspended(_resume(coroutine, waits_for))
+
+    async def _take(self, result: Any, delivery: Delivery, rest: Sequence[Delivery]) -> None:
+        """Take what a handler returned, or see to its end first."""
+        pump, tx = self.pump, self.tx
+        if type(result) is _Suspended:
+            pump.suspends = True
+            if not tx.touched:
+                await self._detach(delivery, rest, result.calling)
+                return
+            result = await result.calling
+        if result is not None:
+            tx.outbox.extend([pump.outgoing.envelope(out) for out in pump.dispatch.messages(result)])
 
     async def _undo(self, raw: StoreTransaction, delivery: Delivery, error: BaseException) -> None:
         """Undo what a handler did that failed; the others of its batch are kept."""
+        if self.detaching or (self.pump.cutting and isinstance(error, asyncio.CancelledError)):
+            raise error  # not acknowledged
         await calm()
         if not self.careful:
             raise _HandleAgain from error

@@ -151,12 +151,12 @@ class Pump:
 
     def takes(self, delivery: Delivery) -> bool:
         """True when a delivery may be handled now; otherwise it is put where it belongs."""
-        envelope = delivery.envelope
+        envelope, intake = delivery.envelope, self.intake
         if self.consumer.feed_of(envelope) is None:
-            self.intake.rows.pop(delivery.held, None)
+            intake.rows.pop(delivery.held, None)
             return False
-        if self.intake.failing and envelope.key in self.intake.failing:
-            self.intake.release([delivery], WAITS)
+        if intake.failing and envelope.key in intake.failing:
+            intake.release([delivery], WAITS)
             return False
         return True
 

@@ -40,20 +40,21 @@ class _Sum:
     append: list[Envelope] = field(default_factory=list)
     later: list[Append] = field(default_factory=list)
     finished: list[int] = field(default_factory=list)
+    committed: list[int] = field(default_factory=list)  # finished, and in the store as such
 
     def add(self, end: Ended) -> None:
         """Count in one delivery that ended."""
         delivery = end.delivery
-        if not delivery.held:
-            self.feed.watermark.finished(delivery.envelope.position)
         if end.committed:
+            if not delivery.held:
+                self.committed.append(delivery.envelope.position)
             return
-        if end.held is not None:
-            self.hold.append(end.held)
-        elif delivery.held:
-            self.done.append(delivery.held)
         if not delivery.held:
             self.finished.append(delivery.envelope.position)
+        elif end.held is None:
+            self.done.append(delivery.held)
+        if end.held is not None:
+            self.hold.append(end.held)
         if end.append:
             self.append.extend(end.append)
         if end.later:
@@ -63,7 +64,6 @@ class _Sum:
         """Count in a delivery that is held; a fresh one is finished with, as far as the log is concerned."""
         self.hold.append(row)
         if not row.id:
-            self.feed.watermark.finished(row.position)
             self.finished.append(row.position)
 
 
@@ -102,6 +102,7 @@ def settlements(
 
 def _settle(group: str, total: _Sum, *, mark: bool, durable: bool) -> Settle | None:
     feed = total.feed
+    feed.watermark.finished(*total.finished, *total.committed)
     position = feed.watermark.position  # what finished beyond it is marked, so that a crash does not bring it back
     checkpoint = position if position > feed.flushed else None
     started = feed.cursor if mark else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import ContextVar
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -109,12 +109,16 @@ class OpenTransaction:
         if task is not None:
             task.cancel(f"held its transaction for {self._limit} s; do network calls before the first statement")
 
-    async def execute(self, sql: str, *params: Any) -> Rows:
+    def execute(self, sql: str, *params: Any) -> Coroutine[Any, Any, Rows]:
         """Run one SQL statement; see `tidings.Transaction.execute`."""
         raw = self.raw
         if raw is None or self.closed:
-            raw = await self.begun()
+            return self._begin_and_execute(sql, params)
         self.touched = True
+        return raw.execute(sql, params)  # no coroutine around it: this is most of what most handlers do
+
+    async def _begin_and_execute(self, sql: str, params: Sequence[Any]) -> Rows:
+        raw = await self.begun()
         return await raw.execute(sql, params)
 
     async def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
@@ -166,12 +170,16 @@ class OpenTransaction:
     def next(self) -> None:
         """Another handler begins."""
         self.touched = False
-        self._sent = []
+        if self._sent:
+            self._sent = []
 
     def kept(self) -> None:
         """It ended well: what it published leaves with the others' messages."""
-        self.earlier += self.outbox
-        self.outbox = []
+        if self.outbox:
+            self.earlier += self.outbox
+            self.outbox = []
+        if self.later:
+            self.later = []  # a list of the next one's own: what it adds is not this one's
 
     def undone(self) -> None:
         """It failed: what it published does not leave; what it appended for the others is theirs again."""

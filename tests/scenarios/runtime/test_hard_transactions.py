@@ -341,3 +341,29 @@ async def test_a_handler_that_ignores_being_cancelled_may_not_commit_any_more(
         assert await app.store.query("SELECT number FROM effects") == [(1,)]
         assert await app.store.held() == []
     assert entered == [1, 1]
+
+
+async def test_what_a_failed_handler_delayed_does_not_leave_with_those_before_it_in_the_batch(url: str) -> None:
+    app = App(url)
+
+    @app.on(OrderPlaced, retry=ONCE)
+    async def work(order: OrderPlaced, tx: Transaction) -> None:
+        await tx.execute("SELECT 1")
+        await tx.publish(ReceiptSent(order.order_id), after=0.01)
+        if order.order_id == "bad":
+            raise Dead("no")
+
+    seen: list[str] = []
+
+    @app.on(ReceiptSent)
+    async def note(receipt: ReceiptSent) -> None:
+        seen.append(receipt.order_id)
+
+    async with app, asyncio.timeout(5):
+        await app.publish(OrderPlaced("good"), OrderPlaced("bad"), OrderPlaced("fine"))
+        running = asyncio.create_task(app.run())
+        await until(lambda: len(seen) >= 2)
+        await asyncio.sleep(0.1)
+        app.stop()
+        await running
+    assert sorted(seen) == ["fine", "good"]

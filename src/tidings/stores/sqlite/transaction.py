@@ -14,6 +14,7 @@ from tidings.stores.sqlite.committer import Committer
 
 _OURS = ("BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE", "ATTACH", "DETACH", "PRAGMA", "VACUUM")
 _REMEMBERED = 10_000
+_NONE: Iterator[tuple[Any, ...]] = iter(())
 _LOAD = "SELECT type, data, version FROM tidings_log WHERE stream = ? AND version > ? ORDER BY version"
 
 
@@ -38,9 +39,9 @@ class SqliteRows:
 
     __slots__ = ("_rows", "rowcount")
 
-    def __init__(self, cursor: sqlite3.Cursor) -> None:
-        self._rows: Iterator[tuple[Any, ...]] = iter(cursor.fetchall() if cursor.description else ())
-        self.rowcount = cursor.rowcount
+    def __init__(self, rows: Iterator[tuple[Any, ...]], rowcount: int) -> None:
+        self._rows = rows
+        self.rowcount = rowcount
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         return self._rows
@@ -73,7 +74,10 @@ class SqliteTransaction:
         if self._writer.lent != self._number or sql not in self._checked:
             self._check(sql)
         try:
-            return SqliteRows(self._connection.execute(sql, params))
+            cursor = self._connection.execute(sql, params)
+            if cursor.description is None:
+                return SqliteRows(_NONE, cursor.rowcount)
+            return SqliteRows(iter(cursor.fetchall()), cursor.rowcount)
         except sqlite3.OperationalError as error:
             raise self._committer.explained(error) from error
 
@@ -97,12 +101,14 @@ class SqliteTransaction:
 
     async def savepoint(self) -> None:
         """Mark a place to come back to."""
-        self._check("")
+        if self._writer.lent != self._number:
+            self._check("")
         self._connection.execute("SAVEPOINT tidings_delivery")
 
     async def keep(self) -> None:
         """Keep what was done since the savepoint."""
-        self._check("")
+        if self._writer.lent != self._number:
+            self._check("")
         self._connection.execute("RELEASE tidings_delivery")
 
     async def undo(self) -> None:
