@@ -118,10 +118,9 @@ class Batch:
         for index, delivery in enumerate(taken):
             if not pump.takes(delivery):
                 continue
-            raw = tx.raw or await tx.begun()
+            raw = tx.raw or await self._begin()
             if careful:
                 await raw.savepoint()
-            tx.next()
             try:
                 result = self._start(delivery)
                 if result is not None:
@@ -142,6 +141,11 @@ class Batch:
         following = await pump.take_more()
         await self._commit(following)
         return following
+
+    async def _begin(self) -> StoreTransaction:
+        raw = await self.tx.begun()
+        self.tx.touched = False  # by no handler yet
+        return raw
 
     def _start(self, delivery: Delivery) -> Any:
         """Run a handler until it ends or suspends; returns its result, or what is left of it."""

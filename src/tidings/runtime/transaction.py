@@ -167,22 +167,16 @@ class OpenTransaction:
 
     # ---- several handlers in one transaction -----------------------------------------------------------------------
 
-    def next(self) -> None:
-        """Another handler begins."""
-        self.touched = False
-        if self._sent:
-            self._sent = []
-
     def kept(self) -> None:
-        """It ended well: what it published leaves with the others' messages."""
-        if self.outbox:
+        """A handler ended well: what it published leaves with the others' messages. Another one may begin."""
+        self.touched = False
+        if self.outbox or self.later or self._sent:
             self.earlier += self.outbox
-            self.outbox = []
-        if self.later:
-            self.later = []  # a list of the next one's own: what it adds is not this one's
+            self.outbox, self.later, self._sent = [], [], []  # lists of the next one's own
 
     def undone(self) -> None:
-        """It failed: what it published does not leave; what it appended for the others is theirs again."""
+        """A handler failed: what it published does not leave; what it appended for the others is theirs again."""
+        self.touched = False
         self.earlier = [*self._sent, *self.earlier]
         self.outbox, self.later, self._sent = [], [], []
 

@@ -7,6 +7,8 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
+import msgspec
+
 from tidings.core.operations import Op
 from tidings.errors import NotOpen, UsageError
 from tidings.stores.sqlite.apply import apply_alone
@@ -34,14 +36,11 @@ class Lender(Protocol):
         """On this thread."""
 
 
-class SqliteRows:
+class SqliteRows(msgspec.Struct, gc=False):
     """Result of a statement, read completely, so that no open cursor keeps an old snapshot alive."""
 
-    __slots__ = ("_rows", "rowcount")
-
-    def __init__(self, rows: Iterator[tuple[Any, ...]], rowcount: int) -> None:
-        self._rows = rows
-        self.rowcount = rowcount
+    _rows: Iterator[tuple[Any, ...]]
+    rowcount: int
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         return self._rows
