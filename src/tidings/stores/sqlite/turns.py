@@ -15,16 +15,29 @@ class Turn:
     Attributes:
         loop: Which one.
         jobs: Operations with the futures of their callers.
-        last: The task that submitted last, by id(): one that writes again before any other does is a lone writer.
+        taken: True when one of them was committed alone in this round: another one would be the second.
+        crowded: True when there were several of late, so that the first one waits for the others.
     """
 
-    __slots__ = ("jobs", "last", "loop")
+    __slots__ = ("crowded", "jobs", "loop", "taken")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Args: loop: whose."""
         self.loop = loop
         self.jobs: list[tuple[Op, asyncio.Future[Any]]] = []
-        self.last = 0
+        self.taken = self.crowded = False
+
+    def is_free(self) -> bool:
+        """True for the first one of a round that is likely to be the only one."""
+        return not (self.jobs or self.taken or self.crowded)
+
+    def take(self) -> None:
+        """Somebody commits alone in this round."""
+        self.taken = True
+        self.loop.call_soon(self._end)
+
+    def _end(self) -> None:
+        self.taken = False
 
 
 class Turns(threading.local):

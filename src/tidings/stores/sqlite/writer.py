@@ -112,23 +112,23 @@ class Writer:
         """
         turn = self._turns.here()
         self._check(len(turn.jobs))
-        loop, task = turn.loop, id(asyncio.current_task())
-        if task == turn.last and not turn.jobs and (done := self._commit_here(op, loop)) is not None:
+        if turn.is_free() and (done := self._commit_here(op, turn.loop)) is not None:
+            turn.take()
             await asyncio.sleep(0)  # the others of the loop go on
             result, error = done
             if error is not None:
                 raise error
             return result
-        turn.last = task
-        future: asyncio.Future[Any] = loop.create_future()
+        turn.crowded |= turn.taken
+        future: asyncio.Future[Any] = turn.loop.create_future()
         turn.jobs.append((op, future))
         if len(turn.jobs) == 1:
-            loop.call_soon(self._end_turn, turn)
+            turn.loop.call_soon(self._end_turn, turn)
         return await future
 
     def _end_turn(self, turn: Turn) -> None:
         jobs = turn.jobs
-        turn.jobs = []
+        turn.jobs, turn.crowded = [], len(jobs) > 1
         if len(jobs) == 1 and (done := self._commit_here(jobs[0][0], turn.loop)) is not None:
             _resolve([(jobs[0][1], done)], None)
             return
