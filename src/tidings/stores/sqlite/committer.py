@@ -32,6 +32,8 @@ TRUNCATE_AFTER = 64 << 20
 _PAGE = 4096
 _COMMIT, _CHANGE = 9_000, 900
 """Bytes of WAL that a commit, and each row in it, are estimated to take."""
+_MOST_SLACK = 4.0
+"""Up to how many times too high an estimate is believed to be: rows that change again and again take one page."""
 _CAREFUL_BATCHES = 64
 QUICK = 0.001
 """Seconds of a commit, as a moving mean, up to which an event loop does a lone one itself."""
@@ -59,6 +61,7 @@ class Committer:
         self._pace = QUICK / 2
         self._careful = 0
         self._since_checkpoint = 0
+        self._slack = 1.0  # estimate over truth, as the last checkpoint found it
         self._changed_before = 0
         self._originals = Originals(self._file)
 
@@ -306,16 +309,17 @@ class Committer:
     @property
     def checkpoint_is_due(self) -> bool:
         """True when enough was written since the last checkpoint."""
-        return self._since_checkpoint > PASSIVE_AFTER
+        return self._since_checkpoint > PASSIVE_AFTER * self._slack
 
     def checkpoint(self) -> None:
         """Copy the WAL into the database as far as readers allow; start it anew when it grew large."""
         self._turnstile.enter()
         try:
-            self._since_checkpoint = 0
+            estimated, self._since_checkpoint = self._since_checkpoint, 0
             connection = self.connection
             with contextlib.suppress(sqlite3.Error):  # the next one may do better; the WAL keeps everything
                 _, frames, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                self._slack = min(_MOST_SLACK, max(1.0, estimated / max(1, frames * _PAGE)))
                 if frames * _PAGE > TRUNCATE_AFTER:
                     connection.execute("PRAGMA busy_timeout = 250")
                     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()

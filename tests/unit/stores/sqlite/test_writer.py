@@ -296,6 +296,29 @@ async def test_the_wal_is_written_back_and_stays_small(
     assert path.stat().st_size > 3_000_000
 
 
+async def test_rows_that_change_again_and_again_need_few_checkpoints_and_others_bring_them_back(
+    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(committer, "PASSIVE_AFTER", 400_000)
+    checkpoints: list[str] = []
+    store._committer.connection.set_trace_callback(lambda sql: checkpoints.append(sql) if "checkpoint" in sql else None)
+    tx = await store.begin()
+    await tx.execute("CREATE TABLE effect (id INTEGER PRIMARY KEY, count INTEGER)")
+    await tx.execute("INSERT INTO effect VALUES (1, 0)")
+    await tx.commit()
+    for _ in range(40):  # 90,000 bytes of WAL by the estimate, 4,096 in truth
+        tx = await store.begin()
+        for _ in range(100):
+            await tx.execute("UPDATE effect SET count = count + 1")
+        await tx.commit()
+    assert 1 <= len(checkpoints) <= 5
+    checkpoints.clear()
+    for _ in range(80):
+        await store.write(Append([envelope(data=b"1" * 500) for _ in range(40)]))
+    assert len(checkpoints) >= 3
+    assert path.with_name("shop.db-wal").stat().st_size < 2_500_000
+
+
 async def test_a_reader_that_stays_makes_the_wal_grow_and_its_end_makes_it_small_again(
     store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
