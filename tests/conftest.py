@@ -7,6 +7,7 @@ import pytest
 
 from tests.servers.binaries import CURE, installations
 from tests.servers.postgres import PostgresServer, PostgresServers
+from tidings.testing.proxy import Proxy
 
 MAJORS = [installation.major for installation in installations()]
 
@@ -51,3 +52,10 @@ def durable_postgres_url(durable_postgres: PostgresServer) -> Iterator[str]:
     """A new database on the server that may be killed."""
     with durable_postgres.database() as url:
         yield url
+
+
+@pytest.fixture
+def postgres_proxy(durable_postgres: PostgresServer) -> Iterator[Proxy]:
+    """A network that can be broken, before that server: `postgres_proxy.url(durable_postgres_url)`."""
+    with Proxy(durable_postgres.port) as proxy:
+        yield proxy

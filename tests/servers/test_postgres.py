@@ -14,6 +14,7 @@ import pytest
 from tests.servers.binaries import VARIABLE, Installation, installations, user
 from tests.servers.postgres import PostgresServer, copied, ended
 from tests.shape.tree import ROOT
+from tidings.testing.proxy import LOST_REPLIES
 
 
 def committed(url, table="t"):
@@ -21,11 +22,16 @@ def committed(url, table="t"):
         return connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
 
 
-def gone_within(seconds, gone):
+def exists(url, table="t"):
+    with psycopg.connect(url) as connection:
+        return connection.execute("SELECT to_regclass(%s) IS NOT NULL", [table]).fetchone()[0]
+
+
+def within(seconds, true):
     deadline = time.monotonic() + seconds
-    while not gone() and time.monotonic() < deadline:
+    while not true() and time.monotonic() < deadline:
         time.sleep(0.01)
-    return gone()
+    return true()
 
 
 def test_each_test_has_an_empty_database_of_its_own(postgres, postgres_url):
@@ -92,6 +98,18 @@ def test_a_suspended_server_answers_nothing_until_it_goes_on(durable_postgres, d
             pass
 
 
+def test_a_commit_whose_reply_is_lost_has_happened(durable_postgres_url, postgres_proxy):
+    with psycopg.connect(postgres_proxy.url(durable_postgres_url)) as connection:
+        connection.execute("CREATE TABLE t AS SELECT 1 AS n")
+        postgres_proxy.suffer_at(b"COMMIT", LOST_REPLIES)
+        connection.pgconn.send_query(b"COMMIT")
+        assert within(5, lambda: exists(durable_postgres_url))
+        postgres_proxy.heal()
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute("SELECT 1")
+    assert committed(durable_postgres_url) == 1
+
+
 def test_a_server_of_ones_own_has_the_settings_it_was_given(postgres_servers):
     server = postgres_servers.make(settings={"idle_in_transaction_session_timeout": "1234ms"})
     server.start()
@@ -116,8 +134,8 @@ def test_nothing_is_left_when_the_tests_are_killed(postgres_servers, number):
         folder, *pids = tests.stdout.readline().split()
         processes = [psutil.Process(int(pid)) for pid in pids]
         os.kill(tests.pid, number)
-        assert gone_within(10, lambda: all(map(ended, processes)))
-    assert gone_within(10, lambda: not Path(folder).exists())
+        assert within(10, lambda: all(map(ended, processes)))
+    assert within(10, lambda: not Path(folder).exists())
 
 
 @pytest.mark.skipif(user() is None, reason="whoever may read the programs may run them")
