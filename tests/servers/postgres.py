@@ -237,10 +237,14 @@ def _free_port() -> int:
 
 
 class PostgresServers:
-    """The servers of one run of tests. Close it; where that cannot be, the caretaker does."""
+    """The servers of one run of tests. Close it; where that cannot be, the caretaker does.
 
-    def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="tidings-pg-"))
+    Args:
+        within: The folder for all their data, if not where temporary files are.
+    """
+
+    def __init__(self, within: Path | None = None) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="tidings-pg-", dir=within))
         self.folder.chmod(0o755)  # the user that runs the servers passes through
         self._owner = os.getpid()
         self._numbers = itertools.count(1)
