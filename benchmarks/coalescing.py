@@ -120,9 +120,7 @@ async def on_a_thread(url: str, way: Way, work: Callable[[Publish], Awaitable[fl
     def append() -> None:
         with psycopg.connect(url, autocommit=True) as connection:
             while True:
-                batch = [waiting.get()]
-                for _ in range(min(waiting.qsize(), LARGEST)):
-                    batch.append(waiting.get_nowait())
+                batch = [waiting.get(), *(waiting.get_nowait() for _ in range(min(waiting.qsize(), LARGEST)))]
                 if None in batch:
                     return
                 values = bound([id for id, _ in batch])
@@ -198,7 +196,7 @@ def play(server: PostgresServer, way: Way, count: int, seconds: float) -> float:
 
 
 def bare(server: PostgresServer, count: int, seconds: float) -> float:
-    """A blocking loop that inserts this many rows at once with unnest, a commit each, without any order: events a second."""
+    """A blocking loop that inserts this many rows a commit with unnest, in no order: events a second."""
     with server.database() as url, closing(psycopg.connect(url, autocommit=True)) as connection:
         connection.execute("CREATE TABLE log (id bigint PRIMARY KEY, data bytea NOT NULL)")
         insert = "INSERT INTO log SELECT * FROM unnest(%(ids)s::bigint[], %(bodies)s::bytea[])"
