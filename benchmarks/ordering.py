@@ -22,13 +22,11 @@ import psycopg
 
 from benchmarks import coalescing
 from benchmarks.measure import QUIET, Others
-from benchmarks.recipes import RECIPES, STREAMS, Recipe
+from benchmarks.recipes import CALL, RECIPES, STREAMS, Recipe
 from tests.servers.postgres import PostgresServer, PostgresServers
 
 WRITERS = 16
 ROLLBACKS = 0.05
-LONGEST = 0.010
-"""Seconds that a transaction takes at most beside its statements."""
 POLL = 0.002
 """Seconds that a reader or sequencer sleeps when there was nothing."""
 DRAIN = 1.5
@@ -74,7 +72,7 @@ class Found:
 # ---- the processes ---------------------------------------------------------------------------------------------------
 
 
-def write(url: str, recipe: Recipe, number: int, begin: float, end: float) -> list[Commit]:
+def write(url: str, recipe: Recipe, number: int, work: float, begin: float, end: float) -> list[Commit]:
     """One writer: a row of its own, some work, the append, some work, and the commit."""
     chance, next_id = random.Random(number), number * 10_000_000
     commits = []
@@ -84,8 +82,8 @@ def write(url: str, recipe: Recipe, number: int, begin: float, end: float) -> li
             stream, count = chance.randrange(STREAMS), chance.randint(1, 3)
             new = range(next_id, next_id + count)
             next_id = new.stop
-            call = ("SELECT append(%s, %s, %s)", (stream, list(new), [BODY] * count))
-            before, after = chance.uniform(0, LONGEST / 2), chance.uniform(0, LONGEST / 2)
+            values = {"stream": stream, "ids": list(new), "bodies": [BODY] * count}
+            before, after = chance.uniform(0, work / 2), chance.uniform(0, work / 2)
             keep = chance.random() >= ROLLBACKS
             connection.execute("BEGIN")
             connection.execute("INSERT INTO business (who) VALUES (%s)", [number])
@@ -93,7 +91,7 @@ def write(url: str, recipe: Recipe, number: int, begin: float, end: float) -> li
             took = 0.0
             if not recipe.late:
                 began = time.monotonic()
-                connection.execute(*call)
+                connection.execute(CALL, values)
                 took = time.monotonic() - began
             time.sleep(after)
             began = time.monotonic() - took  # the work between append and commit is not the recipe's
@@ -102,8 +100,8 @@ def write(url: str, recipe: Recipe, number: int, begin: float, end: float) -> li
                 continue
             if recipe.late:
                 with connection.pipeline():  # one round trip: the lock is not held while the network travels
-                    connection.execute(*call)
-                    connection.execute("COMMIT")
+                    for statement in recipe.late:
+                        connection.execute(statement, values if statement == CALL else None)
             else:
                 connection.execute("COMMIT")
             commits.append(Commit(new, began, time.monotonic()))
@@ -148,7 +146,7 @@ def disturb(url: str, begin: float, end: float) -> None:
 # ---- one round -------------------------------------------------------------------------------------------------------
 
 
-def play(server: PostgresServer, recipe: Recipe, seconds: float) -> Found:
+def play(server: PostgresServer, recipe: Recipe, work: float, seconds: float) -> Found:
     """Let them all work on a new database, and compare what was committed with what was seen."""
     fork = multiprocessing.get_context("fork")
     with server.database() as url, server.database() as other:
@@ -161,7 +159,7 @@ def play(server: PostgresServer, recipe: Recipe, seconds: float) -> Found:
             helpers: list[Future[None]] = [pool.submit(disturb, other, begin, end)]
             if recipe.sequenced:
                 helpers.append(pool.submit(sequence, url, end))
-            writers = [pool.submit(write, url, recipe, each + 1, begin, end) for each in range(WRITERS)]
+            writers = [pool.submit(write, url, recipe, each + 1, work, begin, end) for each in range(WRITERS)]
             commits = [commit for writer in writers for commit in writer.result()]
             for helper in helpers:
                 helper.result()
@@ -221,11 +219,14 @@ def show(lines: Sequence[Sequence[str]]) -> None:
 
 
 def main() -> int:
-    """Measure and print; 1 where a recipe without skips and inversions is missing."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ordering", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--only", action="append", metavar="NAME", help="recipes with this name; may be repeated")
     parser.add_argument("--rounds", type=int, default=3, help="of each recipe, in turns")
     parser.add_argument("--seconds", type=float, default=6.0, help="length of a round")
+    parser.add_argument(
+        "--work", type=float, default=0.010, help="seconds of a transaction beside its statements, at most"
+    )
     parser.add_argument("--major", type=int, help="of PostgreSQL; the newest one there is, if not said")
     parser.add_argument("--folder", type=Path, help="for the server's data; on a disk, or a flush costs nothing")
     asked = parser.parse_args()
@@ -240,7 +241,7 @@ def main() -> int:
         rounds: dict[str, list[Found]] = {recipe.name: [] for recipe in recipes}
         for _ in range(asked.rounds):
             for recipe in recipes:
-                rounds[recipe.name].append(play(server, recipe, asked.seconds))
+                rounds[recipe.name].append(play(server, recipe, asked.work, asked.seconds))
         show([HEADINGS, *(list(cells(recipe, rounds[recipe.name])) for recipe in recipes)])
         if not asked.only:
             print()

@@ -119,6 +119,9 @@ BY_XID = (
     "SELECT xid::text, place, id, stream, version FROM log "
     f"WHERE (xid, place) > (%(xid)s::text::xid8, %(place)s) AND {SETTLED} ORDER BY log.xid, place LIMIT 1000"
 )
+CALL = "SELECT append(%(stream)s, %(ids)s, %(bodies)s)"
+# A transaction of its own that writes a few bytes: its commit flushes, together with others, and what was before it.
+FLUSH = "SELECT pg_logical_emit_message(true, '', '')"
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,7 @@ class Recipe:
         title: In words.
         tables: Makes what it needs.
         read: The next rows after `%(xid)s` and `%(place)s`, which are the first two columns of the last row.
-        late: Rows are collected in memory and appended by the last statement, which travels with COMMIT.
+        late: Rows are collected in memory and appended by the last statements, which travel with COMMIT: these.
         sequenced: A process of its own has to number the rows.
     """
 
@@ -138,7 +141,7 @@ class Recipe:
     title: str
     tables: str
     read: str
-    late: bool = False
+    late: tuple[str, ...] = ()
     sequenced: bool = False
 
 
@@ -147,7 +150,14 @@ RECIPES = (
     Recipe("xmin", "the same, only below the oldest open transaction", COMMON + APPEND + XID, BELOW),
     Recipe("xid", "order of (xid, place) below that", COMMON + APPEND + XID, BY_XID),
     Recipe("counter, early", "counter row, taken when appended", COUNTED, BY_PLACE),
-    Recipe("counter", "counter row, taken with the commit", COUNTED, BY_PLACE, late=True),
+    Recipe("counter", "counter row, taken with the commit", COUNTED, BY_PLACE, late=(CALL, "COMMIT")),
+    Recipe(
+        "counter, flush later",
+        "the same, and the commit is flushed after the row was released",
+        COUNTED,
+        BY_PLACE,
+        late=("SET LOCAL synchronous_commit = off", CALL, "COMMIT", FLUSH),
+    ),
     Recipe(
         "sequencer", "a leased process numbers committed rows", NUMBERED, READ.format(place="position"), sequenced=True
     ),
