@@ -2,7 +2,7 @@
 
 Sixteen processes write before they append, append somewhere in the middle of their transaction, and roll some of them
 back; meanwhile a transaction stays open in another database of the server. A subscriber reads what each recipe lets it.
-A second table is about many callers in one process, whose appends share a commit.
+A second table is about many callers in one process, whose appends share a commit, a third one about many connections.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psycopg
 
-from benchmarks import coalescing
+from benchmarks import coalescing, contention
 from benchmarks.measure import QUIET, Others
 from benchmarks.recipes import CALL, RECIPES, STREAMS, Recipe
 from tests.servers.postgres import PostgresServer, PostgresServers
@@ -246,6 +246,8 @@ def main() -> int:
         if not asked.only:
             print()
             show(list(coalescing.measure(server, asked.rounds, asked.seconds / 3)))
+            print()
+            show(list(contention.measure(server, asked.rounds, asked.seconds / 3)))
     finally:
         servers.close()
     if others.share() > QUIET:

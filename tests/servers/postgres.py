@@ -60,7 +60,7 @@ class PostgresServer:
         self.major, self.durable, self.folder, self.data = installation.major, durable, folder, folder / "data"
         self.log = folder / "log.txt"
         self.port = _free_port()
-        self._bin = installation.bin
+        self.bin = installation.bin
         self._process: subprocess.Popen | None = None
         self._numbers = itertools.count(1)
         self._init({**SETTINGS, **(DURABLE if durable else QUICK), **(settings or {})})
@@ -177,7 +177,7 @@ class PostgresServer:
         try:
             self._spawn("postgres", "--version", stdout=subprocess.DEVNULL).wait()
         except PermissionError:  # the programs are in a folder that is not open to the user that must run them
-            self._bin = copied(self._bin, self.folder / "programs")
+            self.bin = copied(self.bin, self.folder / "programs")
         options = ("--no-sync", "--encoding=UTF8", "--locale=C", "--username=postgres", "--auth-local=trust")
         self._run("initdb", "-D", self.data, *options, "--auth-host=scram-sha-256", "--no-instructions")
         self._run("postgres", "--single", "-F", "-D", self.data, "postgres", said=f"{ROLE}\n")
@@ -195,7 +195,7 @@ class PostgresServer:
 
     def _spawn(self, program: str, *arguments: object, **options: object) -> subprocess.Popen:
         return subprocess.Popen(
-            [self._bin / program, *arguments],
+            [self.bin / program, *arguments],
             cwd=self.folder,
             env={"PATH": os.environ["PATH"], "LC_ALL": "C"},  # whatever PG* we were given is not for it
             **identity(),
