@@ -34,9 +34,9 @@ def installations() -> tuple[Installation, ...]:
     found: dict[int, Installation] = {}
     for folder in _folders():
         if (folder / "initdb").exists():
-            said = subprocess.run([folder / "postgres", "--version"], capture_output=True, text=True, check=True)
-            major = int(re.search(r"\d+", said.stdout)[0])
-            found.setdefault(major, Installation(folder, major))
+            said = subprocess.run([folder / "postgres", "--version"], capture_output=True, text=True, check=False)
+            if version := re.search(r"\d+", said.stdout):  # programs for another machine say nothing
+                found.setdefault(int(version[0]), Installation(folder, int(version[0])))
     return tuple(found[major] for major in sorted(found, reverse=True))
 
 

@@ -1,1 +1,1 @@
-"""What tests need: given/when/then, harness, virtual clock, simulation, histories and the checker that judges them."""
+"""What tests need: given/when/then, harness, clock, broken networks, simulation, histories and their checker."""
