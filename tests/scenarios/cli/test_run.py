@@ -251,9 +251,10 @@ def test_it_waits_no_longer_than_it_must_for_a_handler_that_will_not_be_cancelle
 
 
 @pytest.mark.bad_input(70)
-def test_a_store_that_goes_away_stops_it_loudly(new_shop: Path) -> None:
-    with started("run", "app:app", cwd=new_shop) as run:
-        run.until(lambda: works(run))
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_store_that_goes_away_stops_it_loudly_and_no_worker_makes_another_one(new_shop: Path, workers: int) -> None:
+    with started("run", "app:app", "--workers", workers, cwd=new_shop) as run:
+        run.until(lambda: run.log.count(" works on ") == workers)
         (new_shop / "shop.db").rename(new_shop / "moved.db")
         assert run.ended() == 1
     assert "error[TID-504]" in run.log

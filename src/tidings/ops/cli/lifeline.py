@@ -10,6 +10,8 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from tidings.errors import TidingsError
+
 if TYPE_CHECKING:
     from tidings.runtime.worker import Worker
 
@@ -17,6 +19,8 @@ LIFELINE = "TIDINGS_LIFELINE"
 """Environment variable with the descriptor of the worker's end of the socket."""
 WORKER = "TIDINGS_WORKER"
 """Environment variable with the number of a worker among its siblings."""
+FOR_GOOD = b"!"
+"""What a worker says at its end when another one would end in the same way, or do worse."""
 
 log = logging.getLogger("tidings")
 
@@ -42,5 +46,11 @@ def lifeline(worker: Worker, drain: float) -> Iterator[Callable[[], None]]:
         loop.add_reader(line, hear)
 
     with line:
-        yield ready
-        loop.remove_reader(line)
+        try:
+            yield ready
+        except TidingsError as error:
+            if not error.transient:
+                line.send(FOR_GOOD)
+            raise
+        finally:
+            loop.remove_reader(line)

@@ -13,7 +13,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from tidings.ops.cli.failures import TRY_AGAIN
-from tidings.ops.cli.lifeline import LIFELINE, WORKER
+from tidings.ops.cli.lifeline import FOR_GOOD, LIFELINE, WORKER
 
 log = logging.getLogger("tidings")
 
@@ -73,12 +73,12 @@ class Workers:
         crashes = 0
         while not self._stopping.is_set():
             started = loop.time()
-            code, worked = await self._once(number)
+            code, worked, for_good = await self._once(number)
             if self._stopping.is_set():
-                if worked:  # one that was still starting had nothing to leave unfinished
+                if worked and self._signals:  # one that was still starting had nothing to leave unfinished
                     self._code = max(self._code, code if code >= 0 else 128 - code)
                 return
-            if not worked and code > 0 and code != TRY_AGAIN:  # it has told why, and would again
+            if for_good or (not worked and code > 0 and code != TRY_AGAIN):  # it has told why, and would again
                 self._code = code
                 self._stop(None)
                 return
@@ -87,8 +87,8 @@ class Workers:
             log.warning("worker %d ended %s; it starts again in %g s", number, _how(code), pause)
             await self._unless_stopping(asyncio.sleep(pause))
 
-    async def _once(self, number: int) -> tuple[int, bool]:
-        """Run one worker to its end; returns its exit code and whether it got as far as working."""
+    async def _once(self, number: int) -> tuple[int, bool, bool]:
+        """Run one worker to its end; returns its exit code, whether it got as far as working, and its last word."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)  # noqa: FBT003 - its one parameter has no name
         with ours:
@@ -105,7 +105,8 @@ class Workers:
             self._running[number] = process
             if self._stopping.is_set():
                 process.terminate()
-            drain = await asyncio.get_running_loop().sock_recv(ours, 32)  # what it says once it works
+            said = await asyncio.get_running_loop().sock_recv(ours, 32)  # once it works, how long it may drain
+            drain = said.rstrip(FOR_GOOD)
             if drain:
                 self._first_works.set()
             await self._unless_stopping(process.wait())
@@ -115,8 +116,10 @@ class Workers:
                 log.warning("worker %d did not end in time and is killed; what is unfinished comes again", number)
                 process.kill()
                 code = await process.wait()
+            with contextlib.suppress(BlockingIOError):
+                said += ours.recv(32)
         del self._running[number]
-        return code, bool(drain)
+        return code, bool(drain), said.endswith(FOR_GOOD)
 
     async def _unless_stopping(self, waiting: Coroutine[Any, Any, Any]) -> None:
         """Wait, but not longer than until a stop is asked for."""
