@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,14 @@ def works(command: Started) -> bool:
     return " works on " in command.log
 
 
+@pytest.fixture(autouse=True)
+def hangups() -> Iterator[None]:
+    """What tests start hears a hangup, even where the tests themselves run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.bad_input(55)
 def test_it_handles_what_is_published_and_drains_when_asked(new_shop: Path, number: signal.Signals) -> None:
@@ -50,6 +59,19 @@ def test_it_handles_what_is_published_and_drains_when_asked(new_shop: Path, numb
 
 
 @pytest.mark.bad_input(55)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_under_nohup_it_outlives_a_hangup(new_shop: Path, workers: int) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does; children inherit it
+    with started("run", "app:app", "--workers", workers, cwd=new_shop) as run:
+        run.until(lambda: run.log.count(" works on ") == workers)
+        run.send(signal.SIGHUP)
+        place("ada", cwd=new_shop)
+        run.until(lambda: tidings("events", "ls", "--type", "ParcelSent", "-o", "ids", cwd=new_shop).out)
+        assert "draining" not in run.log
+        run.send(signal.SIGTERM)
+        assert run.ended() == 0
+
+
 def test_handlers_that_outlast_the_drain_are_cut_short_and_come_again(new_shop: Path) -> None:
     place("ada", cwd=new_shop)
     (new_shop / "slow").touch()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -23,6 +24,12 @@ FOR_GOOD = b"!"
 """What a worker says at its end when another one would end in the same way, or do worse."""
 
 log = logging.getLogger("tidings")
+
+
+def stop_signals() -> list[signal.Signals]:
+    """The signals that drain a worker; a hangup is none for one that was told to outlive it, as nohup does."""
+    outlives = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM, *([] if outlives else [signal.SIGHUP])]
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from tidings.core.url import parse_url
 from tidings.ops.cli.face import click
 from tidings.ops.cli.failures import INTERRUPTED, TERMINATED
-from tidings.ops.cli.lifeline import lifeline
+from tidings.ops.cli.lifeline import lifeline, stop_signals
 from tidings.ops.cli.load import load_app
 from tidings.ops.cli.loglines import start_logging
 from tidings.ops.cli.target import Target, clean
@@ -106,7 +106,7 @@ class Run:
     @contextlib.contextmanager
     def _signals(self, worker: Worker) -> Iterator[None]:
         loop = asyncio.get_running_loop()
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        numbers = stop_signals()
 
         def stop(number: signal.Signals) -> None:
             if self._stopped_by is None:

@@ -13,7 +13,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from tidings.ops.cli.failures import TRY_AGAIN
-from tidings.ops.cli.lifeline import FOR_GOOD, LIFELINE, WORKER
+from tidings.ops.cli.lifeline import FOR_GOOD, LIFELINE, WORKER, stop_signals
 
 log = logging.getLogger("tidings")
 
@@ -53,7 +53,7 @@ class Workers:
     async def run(self) -> int:
         """Run until stopped; returns the exit code: the worst of the workers' last ones."""
         loop = asyncio.get_running_loop()
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        numbers = stop_signals()
         for each in numbers:
             loop.add_signal_handler(each, self._stop, each)
         try:
