@@ -236,7 +236,8 @@ def main() -> int:
     try:
         server = servers.shared(asked.major, durable=True)
         print(
-            f"PostgreSQL {server.major}, {WRITERS} writers, {asked.rounds} rounds of {asked.seconds:g} s; times in ms"
+            f"PostgreSQL {server.major}, {WRITERS} writers whose transactions take up to {1000 * asked.work:g} ms, "
+            f"{asked.rounds} rounds of {asked.seconds:g} s; times in ms"
         )
         rounds: dict[str, list[Found]] = {recipe.name: [] for recipe in recipes}
         for _ in range(asked.rounds):
