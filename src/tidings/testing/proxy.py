@@ -63,6 +63,7 @@ class Traffic:
         cut: Those that were reset on purpose.
         requests: Bytes passed on to the server.
         replies: Bytes passed on from the server.
+        lost: Bytes that were lost in either direction.
     """
 
     open: int = 0
@@ -70,6 +71,7 @@ class Traffic:
     cut: int = 0
     requests: int = 0
     replies: int = 0
+    lost: int = 0
 
 
 class Proxy:
@@ -248,6 +250,7 @@ class _Switchboard:
                     self._cut(line)
                 elif way == "lose":
                     line.lossy = True
+                    self._count(lost=len(data))
                 elif data:
                     await self._send(data, sink)
                     self._count(**{direction: len(data)})

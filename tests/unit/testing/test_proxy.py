@@ -150,6 +150,7 @@ def test_a_black_hole_accepts_and_swallows(proxy, connect, echo):
     proxy.suffer(BLACK_HOLE)
     client = connect()
     client.sendall(b"hello")
+    assert eventually(lambda: proxy.traffic().lost == 5)
     assert silent(client)
     assert echo.heard == b""
 
@@ -158,8 +159,8 @@ def test_a_lost_reply_is_to_a_request_that_was_heard(proxy, connect, echo):
     client = connect()
     proxy.suffer(LOST_REPLIES)
     client.sendall(b"hello")
+    assert eventually(lambda: echo.heard == b"hello")
     assert silent(client)
-    assert echo.heard == b"hello"
 
 
 def test_a_lost_request_is_not_heard(proxy, connect, echo):
@@ -177,6 +178,7 @@ def test_a_connection_that_has_lost_bytes_is_reset_when_the_network_heals(proxy,
     quiet, client = connect(), connect()
     proxy.suffer(fault)
     client.sendall(b"hello")
+    assert eventually(lambda: proxy.traffic().lost == 5)
     assert silent(client)
     proxy.heal()
     with pytest.raises(ConnectionResetError):
@@ -211,14 +213,15 @@ def test_a_delay_holds_back_each_way(proxy, connect):
     proxy.suffer(Fault(delay=0.1))
     begin = time.monotonic()
     assert asked(client) == b"hello"
-    assert 0.2 <= time.monotonic() - begin < 2
+    assert 0.2 <= time.monotonic() - begin < 5
 
 
 def test_slices_arrive_one_by_one_and_whole_together(proxy, connect, echo):
     client = connect()
     proxy.suffer(Fault(slice=3))
-    assert asked(client, b"hello world") == b"hello world"
-    assert len(echo.chunks) > 1
+    words = os.urandom(900)
+    assert asked(client, words) == words
+    assert len(echo.chunks) > 1  # a busy machine puts some of them together again, and never all
 
 
 @pytest.mark.parametrize(("fault", "heard"), [(Fault(requests="cut"), b""), (Fault(replies="cut"), b"COMMIT")])
@@ -236,8 +239,8 @@ def test_a_fault_can_wait_for_the_request_that_it_is_for(proxy, connect, echo):
     proxy.suffer_at(b"COMMIT", LOST_REPLIES)
     assert asked(client, b"BEGIN") == b"BEGIN"
     client.sendall(b"COMMIT")
+    assert eventually(lambda: echo.heard == b"BEGINCOMMIT")
     assert silent(client)
-    assert echo.heard == b"BEGINCOMMIT"
     proxy.heal()
     assert asked(connect(), b"COMMIT") == b"COMMIT"  # it comes once
 
