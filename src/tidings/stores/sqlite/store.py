@@ -30,8 +30,8 @@ from tidings.stores.sqlite.presence import NoPresence, Presence
 from tidings.stores.sqlite.solo import Solo
 from tidings.stores.sqlite.transaction import SqliteTransaction
 from tidings.stores.sqlite.turnstile import OpenTurnstile, Turnstile
-from tidings.stores.sqlite.waiting import Rooms
 from tidings.stores.sqlite.writer import Writer
+from tidings.stores.waiting import Rooms
 
 T = TypeVar("T")
 

@@ -13,6 +13,7 @@ from tidings.core.operations import Op
 from tidings.errors import NotOpen, UsageError
 from tidings.stores.sqlite.apply import apply_alone
 from tidings.stores.sqlite.committer import Committer
+from tidings.stores.words import first_word
 
 _OURS = ("BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE", "ATTACH", "DETACH", "PRAGMA", "VACUUM")
 _REMEMBERED = 10_000
@@ -57,6 +58,7 @@ class SqliteRows(msgspec.Struct, gc=False):
 class SqliteTransaction:
     """Borrows the write connection until it ends; statements run on the caller's own thread, without suspending."""
 
+    waiting = False  # nothing here suspends
     __slots__ = ("_blocking", "_checked", "_committer", "_connection", "_number", "_open", "_writer")
 
     def __init__(self, writer: Lender, committer: Committer, number: int, *, blocking: bool) -> None:
@@ -157,7 +159,7 @@ class SqliteTransaction:
                 raise NotOpen("the store was closed before this transaction ended", "commit before closing")
             raise UsageError("this transaction has ended", "use it only where it was given, before commit and rollback")
         if sql and sql not in self._checked:
-            word = _first_word(sql)
+            word = first_word(sql)
             if word in _OURS:
                 raise UsageError(
                     f"{word} inside a transaction", "tidings begins and ends transactions and owns the settings"
@@ -165,17 +167,3 @@ class SqliteTransaction:
             if len(self._checked) > _REMEMBERED:
                 self._checked.clear()
             self._checked.add(sql)
-
-
-def _first_word(sql: str) -> str:
-    """The first word of a statement in capitals, comments left out."""
-    rest = sql.lstrip(" \t\r\n;")
-    while rest.startswith(("--", "/*")):
-        end = "\n" if rest.startswith("--") else "*/"
-        rest = rest.partition(end)[2].lstrip(" \t\r\n;")
-    word = ""
-    for letter in rest:
-        if not letter.isalpha():
-            break
-        word += letter
-    return word.upper()

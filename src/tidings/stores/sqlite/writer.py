@@ -20,7 +20,7 @@ from tidings.errors import NotOpen, Overloaded
 from tidings.stores.sqlite.committer import Committer, Outcome
 from tidings.stores.sqlite.transaction import SqliteTransaction
 from tidings.stores.sqlite.turns import Turn, Turns
-from tidings.stores.sqlite.waiting import Rooms, WaitingRoom
+from tidings.stores.waiting import Rooms, WaitingRoom
 
 MOST_WAITING = 100_000
 """Operations that may wait; one more is refused."""

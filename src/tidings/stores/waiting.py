@@ -7,13 +7,21 @@ import contextlib
 import socket
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
-
-from tidings.stores.sqlite.doorbell import Doorbell
 
 LOOK_EVERY = 0.5
 """Seconds between looks at the file, in case a bell was not heard."""
+
+
+class Doorbell(Protocol):
+    """How other processes are heard; see `tidings.stores.sqlite.doorbell`."""
+
+    def bind(self) -> socket.socket | None:
+        """A bell of our own, None where the system has none."""
+
+    def unbind(self, bell: socket.socket) -> None:
+        """Take a bell of ours away."""
 
 
 class WaitingRoom:
@@ -58,8 +66,14 @@ class WaitingRoom:
         elif self._loop.is_closed():
             raise RuntimeError
 
-    async def wait(self, timeout: float) -> None:
-        """Return at the next wake, or after `timeout` seconds; at once if a wake came since this task returned last."""
+    def attend(self) -> None:
+        """From now on no wake escapes this task, however long it is until it waits."""
+        task = asyncio.current_task(self._loop)
+        if task is not None:
+            self._seen.setdefault(task, self._changes)
+
+    async def wait(self, timeout: float) -> bool:
+        """Return True at the next wake, or at once if one came since this task returned last; False in `timeout` s."""
         task = asyncio.current_task(self._loop)
         seen = self._changes
         waiter: asyncio.Future[None] = self._loop.create_future()
@@ -69,12 +83,13 @@ class WaitingRoom:
             self._seen[task] = self._changes
             if before != self._changes:
                 self._waiters.discard(waiter)
-                return
+                return True
         timer = self._loop.call_later(timeout, _time_is_up, waiter)
         if self._look is not None and self._timer is None:
             self._timer = self._loop.call_later(LOOK_EVERY, self._look_again)
         try:
             await waiter
+            return self._changes != seen
         finally:
             timer.cancel()
             self._waiters.discard(waiter)
