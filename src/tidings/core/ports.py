@@ -28,7 +28,13 @@ class Rows(Protocol):
 
 
 class StoreTransaction(Protocol):
-    """One atomic change under way. Ends with exactly one of commit and rollback."""
+    """One atomic change under way. Ends with exactly one of commit and rollback.
+
+    Attributes:
+        waiting: True while one of its calls is suspended: its caller then waits for the store and for nothing else.
+    """
+
+    waiting: bool
 
     async def execute(self, sql: str, params: Sequence[Any] = ()) -> Rows:
         """Run one statement where the transaction is."""

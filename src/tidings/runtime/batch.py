@@ -13,6 +13,8 @@ import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from tidings.core.operations import Append, Delivery
 from tidings.core.ports import StoreTransaction
 from tidings.errors import Fenced, OutcomeUnknown, StoreError
@@ -34,9 +36,18 @@ LONGEST = 0.05
 
 
 @types.coroutine
-def _resume(coroutine: Coroutine[Any, Any, Any], waits_for: Any) -> Generator[Any, Any, Any]:
-    """Go on with a coroutine that was started by hand and is suspended, inside the current task."""
+def _resume(
+    coroutine: Coroutine[Any, Any, Any], waits_for: Any, suspended: Callable[[], None]
+) -> Generator[Any, Any, Any]:
+    """Go on with a coroutine that was started by hand and is suspended, inside the current task.
+
+    Args:
+        coroutine: What to go on with.
+        waits_for: What it yielded when it was started.
+        suspended: Called whenever it is about to wait.
+    """
     while True:
+        suspended()
         try:
             value = yield waits_for
         except GeneratorExit:
@@ -88,7 +99,7 @@ class _HandleAgain(Exception):
 
 
 class _Suspended:
-    """What is left of a handler that awaits something else than its transaction."""
+    """What is left of a handler that did not end at once."""
 
     __slots__ = ("calling",)
 
@@ -159,14 +170,20 @@ class Batch:
             waits_for = coroutine.send(None)
         except StopIteration as stop:
             return stop.value
-        return _Suspended(_resume(coroutine, waits_for))
+        return _Suspended(_resume(coroutine, waits_for, self._suspended))
+
+    def _suspended(self) -> None:
+        """A handler waits; if for something else than its transaction, its like must not share one from now on."""
+        raw = self.tx.raw
+        if raw is None or not raw.waiting:
+            self.pump.suspends = True
 
     async def _take(self, result: Any, delivery: Delivery, rest: Sequence[Delivery]) -> None:
         """Take what a handler returned, or see to its end first."""
         pump, tx = self.pump, self.tx
         if type(result) is _Suspended:
-            pump.suspends = True
             if not tx.touched:
+                pump.suspends = True
                 await self._detach(delivery, rest, result.calling)
                 return
             result = await result.calling
@@ -205,10 +222,13 @@ class Batch:
             await pump.flush(following)
             return
         ended, parked, ops = pump.settlements(following)
+        if self.tx.earlier and ops:  # behind what others returned before
+            feed, last = ops[-1]
+            ops[-1] = feed, msgspec.structs.replace(last, append=[*last.append, *self.tx.earlier])
+        elif self.tx.earlier:
+            await raw.apply(Append(self.tx.earlier))
         for _, op in ops:
             await raw.apply(op)
-        if self.tx.earlier:
-            await raw.apply(Append(self.tx.earlier))
         await self.tx.finish()
         for feed, op in ops:
             feed.flushed = max(feed.flushed, op.checkpoint or 0)

@@ -166,6 +166,7 @@ class SimTransaction:
         self._turn = turn
         self._weather = weather
         self._open = True
+        self.waiting = False
 
     async def execute(self, sql: str, params: Sequence[Any] = ()) -> Rows:
         """Run one statement."""

@@ -7,7 +7,7 @@ import pytest
 
 from tidings.core.ports import Store
 from tidings.stores.sqlite import SqliteStore
-from tidings.testing.conformance.store import StoreSuite
+from tidings.testing.conformance.store import OneWriterSuite
 
 
 class Clock:
@@ -33,7 +33,7 @@ def pass_time(clock: Clock) -> Callable[[float], Awaitable[None]]:
     return pass_time
 
 
-class TestFile(StoreSuite):
+class TestFile(OneWriterSuite):
     @pytest.fixture
     async def store(self, tmp_path: Path, clock: Clock) -> AsyncIterator[Store]:
         store = SqliteStore(f"sqlite://{tmp_path}/shop.db", clock=clock)
@@ -49,7 +49,7 @@ class TestFile(StoreSuite):
         await other.close()
 
 
-class TestWithoutThreads(StoreSuite):
+class TestWithoutThreads(OneWriterSuite):
     @pytest.fixture
     async def store(self, tmp_path: Path, clock: Clock) -> AsyncIterator[Store]:
         store = SqliteStore(f"sqlite://{tmp_path}/shop.db", threads=False, clock=clock)
@@ -68,7 +68,7 @@ class TestWithoutThreads(StoreSuite):
         pytest.skip("everything happens on the thread of the event loop")
 
 
-class TestMemory(StoreSuite):
+class TestMemory(OneWriterSuite):
     @pytest.fixture
     async def store(self, clock: Clock) -> AsyncIterator[Store]:
         store = SqliteStore("sqlite::memory:", clock=clock)

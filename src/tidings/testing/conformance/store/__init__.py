@@ -14,10 +14,15 @@ class TestMyStore(StoreSuite):
 from tidings.testing.conformance.store.groups import GroupTests
 from tidings.testing.conformance.store.held import HeldTests
 from tidings.testing.conformance.store.log import LogTests
+from tidings.testing.conformance.store.one_writer import OneWriterTests
 from tidings.testing.conformance.store.transactions import TransactionTests
 
-__all__ = ["StoreSuite"]
+__all__ = ["OneWriterSuite", "StoreSuite"]
 
 
 class StoreSuite(LogTests, TransactionTests, HeldTests, GroupTests):
     """All of them."""
+
+
+class OneWriterSuite(StoreSuite, OneWriterTests):
+    """And those for a store on which one transaction at a time has everything for itself."""

@@ -83,16 +83,6 @@ class TransactionTests:
         assert [version for _, _, version in await store.load("a:1")] == [1, 2]
         assert [one.position for one in await store.read(0, 9, 9)] == [1, 2]
 
-    async def test_statements_operations_and_savepoints_do_not_suspend(self, store: Store) -> None:
-        tx = await store.begin()
-        at_once(tx.savepoint())
-        at_once(tx.execute("INSERT INTO effect VALUES ('a', 1)"))
-        at_once(tx.executemany("INSERT INTO effect VALUES (?, ?)", [("b", 2)]))
-        at_once(tx.apply(Append([envelope()])))
-        at_once(tx.load("a:1"))
-        at_once(tx.keep())
-        await tx.commit()
-
     async def test_a_blocking_caller_is_never_suspended(self, store: Store) -> None:
         def use() -> int:
             tx = store.begin_now()
@@ -137,28 +127,6 @@ class TransactionTests:
         await tx.rollback()
         assert await self.effects(store) == []
 
-    async def test_writes_wait_for_the_transaction_and_follow_it(self, store: Store, other: Store) -> None:
-        tx = await store.begin()
-        waiting = [asyncio.ensure_future(one.write(Append([envelope()]))) for one in (store, other, store)]
-        await asyncio.sleep(0.02)
-        assert not any(one.done() for one in waiting)
-        assert (await tx.apply(Append([envelope()]))).position == 1
-        await tx.commit()
-        assert sorted([(await one).position for one in waiting]) == [2, 3, 4]
-
-    async def test_transactions_of_many_callers_take_turns(self, store: Store, other: Store) -> None:
-        await store.write(Append([envelope()]))
-
-        async def add(where: Store) -> None:
-            tx = await where.begin()
-            [(count,)] = (await tx.execute("SELECT count(*) FROM effect")).fetchall()
-            await asyncio.sleep(0)
-            await tx.execute("INSERT INTO effect VALUES ('x', ?)", (count,))
-            await tx.commit()
-
-        await asyncio.gather(*(add((store, other)[n % 2]) for n in range(30)))
-        assert sorted(count for _, count in await self.effects(store)) == list(range(30))
-
     async def test_an_abandoned_transaction_is_rolled_back(self, store: Store) -> None:
         tx = await store.begin()
         await tx.execute("INSERT INTO effect VALUES ('a', 1)")
@@ -192,11 +160,3 @@ class TransactionTests:
             await tx.execute(sql)
         await tx.rollback()
         assert await self.effects(store) == []
-
-    async def test_a_statement_that_fails_fails_alone(self, store: Store) -> None:
-        tx = await store.begin()
-        await tx.execute("INSERT INTO effect VALUES ('a', 1)")
-        with pytest.raises(Exception, match="nowhere"):
-            await tx.execute("INSERT INTO nowhere VALUES (1)")
-        await tx.commit()
-        assert await self.effects(store) == [("a", 1)]

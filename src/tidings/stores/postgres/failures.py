@@ -1,0 +1,94 @@
+"""What PostgreSQL says, as errors of ours: what happened, whether it happened, and the cure."""
+
+from __future__ import annotations
+
+import json
+
+import psycopg
+from psycopg import errors as pg
+
+from tidings.core.operations import Op, Settle
+from tidings.errors import OutcomeUnknown, StoreError, StoreFull, StoreUnavailable, TidingsError
+from tidings.stores.postgres.held import fenced
+from tidings.stores.postgres.log import refusal_of
+
+FENCED = "TD303"
+REFUSED = ("TD301", "TD302")
+
+_AGAIN = (pg.DeadlockDetected, pg.SerializationFailure, pg.LockNotAvailable)
+
+
+def is_transient(error: BaseException) -> bool:
+    """True where nothing was done and the same may work at once: somebody else was in the way."""
+    return isinstance(error, _AGAIN)
+
+
+def is_lost(error: BaseException) -> bool:
+    """True where the connection is of no use any more."""
+    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and not isinstance(
+        error, (*_AGAIN, pg.QueryCanceled, pg.DiskFull)
+    )
+
+
+def is_refusal(error: BaseException) -> bool:
+    """True where the database refused an operation by a rule of ours, or by one of its own constraints."""
+    code = getattr(error, "sqlstate", None)
+    return code == FENCED or code in REFUSED or isinstance(error, psycopg.IntegrityError | psycopg.DataError)
+
+
+def explain(error: BaseException, place: str, op: Op | None = None, *, committing: bool = False) -> Exception:
+    """The error that a caller gets.
+
+    Args:
+        error: What was raised.
+        place: The store, for messages; without its password.
+        op: What was being applied.
+        committing: True when a commit may have reached the server.
+    """
+    if isinstance(error, TidingsError):
+        return error
+    code = getattr(error, "sqlstate", None)
+    detail = getattr(getattr(error, "diag", None), "message_detail", None)
+    result: Exception
+    if code == FENCED:
+        result = fenced(op.group if isinstance(op, Settle) else "the group", *json.loads(detail or "[0, 0, null]"))
+    elif code in REFUSED:
+        result = refusal_of(str(code), detail)
+    elif isinstance(error, pg.DiskFull):
+        result = StoreFull(f"{place}: {_first_line(error)}", "free space on the database server; nothing was written")
+    elif is_lost(error):
+        if committing:
+            result = OutcomeUnknown(
+                f"{place}: the connection broke during a commit: {_first_line(error)}",
+                "sending the same id again is safe",
+            )
+        else:
+            result = StoreUnavailable(f"{place}: {_first_line(error)}", _cure(error))
+    elif is_transient(error) or isinstance(error, pg.QueryCanceled):
+        result = StoreUnavailable(f"{place}: {_first_line(error)}", "nothing was done; it may work when tried again")
+    elif isinstance(error, psycopg.Error):
+        result = StoreError(f"{place}: {_first_line(error)}", "nothing was written")
+    elif isinstance(error, Exception):
+        return error
+    else:
+        result = StoreError(f"{place}: {type(error).__name__}", "nothing was written")
+    result.__cause__ = error
+    return result
+
+
+def _first_line(error: BaseException) -> str:
+    """What went wrong in one line; libpq never puts a password in it."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _cure(error: BaseException) -> str:
+    text = str(error)
+    if "password" in text or "authentication" in text:
+        return "check user and password of the URL"
+    if "does not exist" in text:
+        return "create the database and the role first, or correct the URL"
+    if "SSL" in text or "certificate" in text:
+        return "check sslmode and sslrootcert of the URL"
+    if "refused" in text or "No such file" in text:
+        return "start PostgreSQL, or correct host and port of the URL"
+    return "it is tried again; check that the database server runs and can be reached"

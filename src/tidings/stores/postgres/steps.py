@@ -1,0 +1,44 @@
+"""Steps: what an operation says to the database, without saying it.
+
+An operation is a generator. It yields statements that go out together, in one round trip, gets their results and in the
+end returns its own. So it is written once for connections that suspend and for those that block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+Statement = tuple[str, Sequence[Any]]
+"""SQL with $1, $2... and its values."""
+
+
+class Result(NamedTuple):
+    """What one statement gave.
+
+    Attributes:
+        rows: All of them.
+        changed: Rows that it changed or returned.
+        tag: PostgreSQL's own summary, such as "COMMIT".
+    """
+
+    rows: list[tuple[Any, ...]]
+    changed: int
+    tag: str | None
+
+
+Steps = Generator[Sequence[Statement], Sequence[Result], T]
+
+
+def rows(sql: str, *params: Any) -> Steps[list[tuple[Any, ...]]]:
+    """The rows of one statement."""
+    [result] = yield [(sql, params)]
+    return result.rows
+
+
+def value(sql: str, *params: Any) -> Steps[Any]:
+    """The first value of the first row, None without a row."""
+    found = yield from rows(sql, *params)
+    return found[0][0] if found else None

@@ -1,0 +1,366 @@
+"""The store on PostgreSQL: implements `tidings.core.ports.Store` in one schema of one database."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+import psycopg
+
+from tidings.core.check import Check
+from tidings.core.envelope import Envelope
+from tidings.core.guarantees import Guarantees
+from tidings.core.operations import Backlog, CurrentState, Held, Member, Op, State
+from tidings.core.url import parse_url
+from tidings.errors import NotOpen, TidingsError
+from tidings.stores.postgres import checkup, reads
+from tidings.stores.postgres.committer import Committer
+from tidings.stores.postgres.connection import Place, prepare
+from tidings.stores.postgres.failures import explain
+from tidings.stores.postgres.head import Head
+from tidings.stores.postgres.placeholders import numbered
+from tidings.stores.postgres.pool import BlockingPool, Pool
+from tidings.stores.postgres.steps import Steps, rows
+from tidings.stores.postgres.transaction import PostgresTransaction
+from tidings.stores.postgres.waking import Waker
+from tidings.stores.postgres.wire import AsyncWire, Wire, drive, drive_async
+from tidings.stores.postgres.writer import Writer
+from tidings.stores.waiting import Rooms
+
+T = TypeVar("T")
+
+MAX_BYTES = 1_000_000
+QUICK, SLOW = 0.02, 1.0
+"""Seconds between looks at the log while somebody waits for it to grow, in case a notification was lost."""
+
+_stores: weakref.WeakSet[PostgresStore] = weakref.WeakSet()
+
+
+def _in_forked_child() -> None:
+    for store in list(_stores):
+        store._forked()  # noqa: SLF001 - our own class
+
+
+os.register_at_fork(after_in_child=_in_forked_child)
+
+
+class PostgresStore:
+    """Implements `tidings.core.ports.Store` on PostgreSQL 13 or newer.
+
+    Args:
+        url: `postgresql://user:password@host:port/database`, with `?schema=billing` for another schema than public.
+            `sslmode`, `sslrootcert` and other options of libpq may follow.
+
+    Raises:
+        BadUrl: The URL cannot be read.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._place = Place(parse_url(url, ("postgresql",)))
+        self.url = url
+        self.guarantees = Guarantees(
+            name="PostgreSQL",
+            ordered=True,
+            history=True,
+            exactly_once=True,
+            durable="power",
+            max_bytes=MAX_BYTES,
+        )
+        self._pools: dict[asyncio.AbstractEventLoop, Pool] = {}
+        self._blocking = BlockingPool(self._place)
+        self._heads: WeakKeyDictionary[Pool, Head] = WeakKeyDictionary()
+        self._committed = 0  # position up to which this process has seen the log end
+        self._writer: Writer | None = None
+        self._waker: Waker | None = None
+        self._rooms = Rooms(None, None)
+        self._refusal = "not open"
+        self._opening = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"PostgresStore({self._place.safe!r})"
+
+    # ---- opening and closing -----------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Open it, creating what is missing.
+
+        Raises:
+            StoreUnavailable: The server cannot be reached, or cannot keep what a store promises; says why.
+            WrongStore: There is a store of a newer version.
+        """
+        await asyncio.get_running_loop().run_in_executor(None, self.open_now)
+
+    def open_now(self) -> None:
+        """The same from a thread that may block."""
+        with self._opening:
+            if self._writer is not None:
+                return
+            try:
+                connection = self._place.connect()
+                try:
+                    prepare(connection, self._place)
+                finally:
+                    connection.close()
+            except (psycopg.Error, TidingsError) as error:
+                raise explain(error, self._place.safe) from error.__cause__
+            self._blocking = BlockingPool(self._place)
+            self._rooms = Rooms(None, None)
+            self._waker = Waker(self._place, self._rooms.wake)
+            self._writer = Writer(Committer(self._place), self._grew)
+            _stores.add(self)
+
+    async def close(self) -> None:
+        """Finish waiting writes and close. Safe to call twice."""
+        self._rooms.close()
+        pool = self._pools.pop(asyncio.get_running_loop(), None)
+        if pool is not None:
+            pool.close()
+        await asyncio.get_running_loop().run_in_executor(None, self.close_now)
+
+    def close_now(self) -> None:
+        """The same from a thread that may block."""
+        with self._opening:
+            writer, waker = self._writer, self._waker
+            if writer is None or waker is None:
+                return
+            self._writer = self._waker = None
+            self._refusal = "closed"
+        _stores.discard(self)
+        writer.close()
+        waker.close()
+        self._rooms.close()
+        for pool in self._pools.values():
+            pool.close()
+        self._pools.clear()
+        self._blocking.close()
+
+    def _forked(self) -> None:
+        """In a forked child: use nothing; the connections are the parent's."""
+        self._writer = self._waker = None
+        self._refusal = "not open in a forked child"
+        self._pools = {}
+        self._rooms = Rooms(None, None)
+
+    def _is_open(self) -> Writer:
+        if self._writer is None:
+            raise NotOpen(
+                f"the store {self._place.safe} is {self._refusal}", "open it in this process: `async with app:`"
+            )
+        return self._writer
+
+    def _grew(self, position: int) -> None:
+        """Somebody here committed what readers should look at; the log goes to this position at least."""
+        self._committed = max(self._committed, position)
+        self._rooms.wake()
+        if (waker := self._waker) is not None:
+            waker.ring()
+
+    # ---- writing -----------------------------------------------------------------------------------------------------
+
+    async def write(self, op: Op) -> Any:
+        """Apply one operation durably; all that wait share one commit."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._is_open().submit(op, future)
+        return await future
+
+    def write_now(self, op: Op) -> Any:
+        """The same from a thread that may block."""
+        return self._is_open().write_now(op)
+
+    async def begin(self) -> PostgresTransaction:
+        """Start a transaction of one's own, beside those of others."""
+        self._is_open()
+        pool = self._pool()
+        try:
+            connection = await pool.take()
+        except (psycopg.Error, TidingsError) as error:
+            raise explain(error, self._place.safe) from error.__cause__
+        wire = AsyncWire(connection)
+        return PostgresTransaction(
+            connection,
+            lambda steps: drive_async(steps, wire),
+            lambda: pool.give(connection),
+            self._grew,
+            self._place.safe,
+        )
+
+    def begin_now(self) -> PostgresTransaction:
+        """The same from a thread that may block; the transaction's awaitables then never suspend."""
+        self._is_open()
+        pool = self._blocking
+        try:
+            connection = pool.take()
+        except (psycopg.Error, TidingsError) as error:
+            raise explain(error, self._place.safe) from error.__cause__
+        wire = Wire(connection)
+
+        async def run(steps: Steps[T]) -> T:
+            return drive(steps, wire)
+
+        return PostgresTransaction(connection, run, lambda: pool.give(connection), self._grew, self._place.safe)
+
+    # ---- waiting -----------------------------------------------------------------------------------------------------
+
+    async def grown(self, position: int, timeout: float) -> None:
+        """Return when the log may have grown beyond `position`, or held deliveries changed, or after `timeout` s."""
+        self._is_open()
+        room = self._rooms.here()
+        room.attend()
+        until = time.monotonic() + timeout
+        pause = QUICK
+        while await self.head() <= position and (left := until - time.monotonic()) > 0:
+            if await room.wait(min(pause, left)):
+                return
+            pause = min(SLOW, pause * 2)
+
+    def poke(self) -> None:
+        """Make every `grown` of this process return now."""
+        self._is_open()
+        self._rooms.wake()
+
+    # ---- reading -----------------------------------------------------------------------------------------------------
+
+    def _pool(self) -> Pool:
+        loop = asyncio.get_running_loop()
+        pool = self._pools.get(loop)
+        if pool is None:
+            for other in [other for other in self._pools if other.is_closed()]:
+                self._pools.pop(other).close()
+            pool = self._pools[loop] = Pool(self._place)
+            self._heads[pool] = Head(lambda: self._read(reads.head()), lambda: self._committed)
+        return pool
+
+    async def _read(self, steps: Steps[T]) -> T:
+        """Run steps that only read, where the caller is: on its event loop, or blocking its thread."""
+        self._is_open()
+        try:
+            if not _in_loop():
+                return self._read_now(steps)
+            pool = self._pool()
+            connection = await pool.take()
+            try:
+                return await drive_async(steps, AsyncWire(connection))
+            finally:
+                pool.give(connection)
+        except (psycopg.Error, TidingsError) as error:
+            raise explain(error, self._place.safe) from error.__cause__
+
+    def _read_now(self, steps: Steps[T]) -> T:
+        connection = self._blocking.take()
+        try:
+            return drive(steps, Wire(connection))
+        finally:
+            self._blocking.give(connection)
+
+    async def query(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Read with SQL, outside any transaction, from what is committed."""
+        return await self._read(_reading(numbered(sql), params))
+
+    async def head(self) -> int:
+        """The last position of the log, 0 when it is empty."""
+        self._is_open()
+        if not _in_loop():
+            return await self._read(reads.head())
+        return await self._heads[self._pool()].get()
+
+    async def read(
+        self,
+        after: int,
+        until: int,
+        limit: int,
+        *,
+        types: Sequence[str] | None = None,
+        slots: Sequence[int] | None = None,
+        app: str | None = None,
+    ) -> Sequence[Envelope]:
+        """Envelopes with after < position <= until, in order, filtered; private ones (no topic) only of `app`."""
+        return await self._read(reads.read(after, until, limit, types, slots, app))
+
+    async def load(self, stream: str, after: int = 0) -> Sequence[tuple[str, bytes, int]]:
+        """(type, data, version) of a stream's events after a version, in order."""
+        return await self._read(reads.load(stream, after))
+
+    async def find(self, *, id: str | None = None, correlation: str | None = None) -> Sequence[Envelope]:
+        """Envelopes by CloudEvents id, or by correlation id, in log order (at most 10,000)."""
+        return await self._read(reads.find(id, correlation))
+
+    async def states(self, type: str, after: str = "", limit: int = 1000) -> Sequence[CurrentState]:
+        """Current states of a type with key > after, in key order, tombstones included."""
+        return await self._read(reads.states(type, after, limit))
+
+    async def due(self, group: str, slots: Sequence[int], now: int, limit: int) -> Sequence[Held]:
+        """Held deliveries to try now, by position: of each key the first one, of those without a key all."""
+        return await self._read(reads.due(group, slots, now, limit))
+
+    async def next_due(self, group: str, slots: Sequence[int]) -> int | None:
+        """Microseconds since 1970 UTC when the next held delivery is due, or None."""
+        return await self._read(reads.next_due(group, slots))
+
+    async def blocked(self, group: str, keys: Sequence[str], *, dead: bool = True) -> set[str]:
+        """Those of these keys that have held deliveries; dead letters count unless `dead` is False."""
+        return await self._read(reads.blocked(group, keys, dead=dead))
+
+    async def held(
+        self,
+        *,
+        ids: Sequence[int] | None = None,
+        group: str | None = None,
+        key: str | None = None,
+        state: State | None = None,
+        limit: int = 1000,
+    ) -> Sequence[Held]:
+        """Held deliveries, by id, newest last; `limit` applies to the newest."""
+        return await self._read(reads.held(ids, group, key, state, limit))
+
+    async def next_timer(self) -> int | None:
+        """Microseconds since 1970 UTC when the next timer is due, or None."""
+        return await self._read(reads.next_timer())
+
+    async def seeding(self, group: str) -> str | None:
+        """The cursor of a replica's unfinished bootstrap ("" at its start), or None when there is none."""
+        return await self._read(reads.seeding(group))
+
+    async def marks(self, group: str, after: int) -> set[int]:
+        """Positions after `after` that were handled out of order."""
+        return await self._read(reads.marks(group, after))
+
+    async def backlog(self, group: str | None = None) -> Sequence[Backlog]:
+        """How each group (or one) stands."""
+        return await self._read(reads.backlog(group))
+
+    async def members(self) -> Sequence[Member]:
+        """The workers that said they live, by app and member."""
+        return await self._read(reads.members())
+
+    # ---- for the doctor ----------------------------------------------------------------------------------------------
+
+    def look(self) -> Sequence[Check]:
+        """What can be seen before opening it."""
+        return list(checkup.outside())
+
+    async def inspect(self, *, deep: bool = False) -> Sequence[Check]:
+        """Whether the server is set up to keep what a store promises; `deep` reads the whole log."""
+        return await self._read(checkup.inside(deep=deep))
+
+    async def checkpoint(self, group: str) -> int:
+        """Lowest position all slots of the group have finished; NotFound for an unknown group."""
+        return await self._read(reads.checkpoint(group))
+
+
+def _reading(sql: str, params: Sequence[Any]) -> Steps[list[tuple[Any, ...]]]:
+    return (yield from rows(sql, *params))
+
+
+def _in_loop() -> bool:
+    """False where a blocking caller drives the store without an event loop."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -1,0 +1,108 @@
+"""Waking other processes: one thread that tells them of commits, and hears of theirs, by NOTIFY.
+
+NOTIFY takes a lock that all commits of the server share, so it is never part of an append; a notification that is lost
+costs a reader the time until its next look.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+
+import psycopg
+from psycopg.pq import ConnStatus
+
+from tidings.stores.postgres.connection import Place, TimelyConnection
+
+log = logging.getLogger("tidings")
+
+PAUSE = 0.01
+"""Seconds between two notifications at least: what is committed meanwhile shares one."""
+_AWAY = 1.0
+"""Seconds before the server is tried again."""
+
+
+class Waker:
+    """Rings at other processes, and calls back when one of them rings."""
+
+    def __init__(self, place: Place, rung: Callable[[], None]) -> None:
+        """Start the thread. Args: place: where the store is. rung: called on the thread."""
+        self._place = place
+        self._rung = rung
+        self._channel = f"tidings_{place.schema}"
+        self._pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wanted = self._closed = False
+        self._thread = threading.Thread(target=self._run, name="tidings-waker", daemon=True)
+        self._thread.start()
+
+    def ring(self) -> None:
+        """Tell the others, soon. Never waits."""
+        if not self._wanted:
+            self._wanted = True
+            self._poke()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closed = True
+        self._poke()
+        self._thread.join()
+        for end in self._pipe:
+            os.close(end)
+
+    def _poke(self) -> None:
+        try:
+            os.write(self._pipe[1], b"!")
+        except OSError:  # full: it wakes anyway, or closed
+            return
+
+    # ---- the thread --------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._closed:
+            try:
+                connection = self._place.connect()
+            except Exception:  # noqa: BLE001 - the store itself says so to its callers; here it is tried again
+                select.select([self._pipe[0]], [], [], _AWAY)
+                continue
+            try:
+                self._serve(connection)
+            except psycopg.Error as error:
+                log.info("%s: %s; it is connected again", self._place.safe, " ".join(str(error).split()))
+            finally:
+                connection.pgconn.finish()
+
+    def _serve(self, connection: TimelyConnection) -> None:
+        connection.execute(f'LISTEN "{self._channel}"')
+        self._rung()  # whatever was missed meanwhile
+        me = connection.info.backend_pid
+        last = 0.0
+        poll = select.poll()
+        poll.register(self._pipe[0], select.POLLIN)
+        poll.register(connection.fileno(), select.POLLIN)
+        while not self._closed:
+            poll.poll(None if not self._wanted else max(0.0, PAUSE - (time.monotonic() - last)) * 1000)
+            self._drain()
+            pgconn = connection.pgconn
+            pgconn.consume_input()
+            if pgconn.status != ConnStatus.OK:
+                return
+            others = False
+            while (notice := pgconn.notifies()) is not None:
+                others |= notice.be_pid != me
+            if others:
+                self._rung()
+            if self._wanted and time.monotonic() - last >= PAUSE:
+                self._wanted = False  # before telling: what is committed from now on asks again
+                last = time.monotonic()
+                connection.execute(f'NOTIFY "{self._channel}"')
+
+    def _drain(self) -> None:
+        try:
+            while os.read(self._pipe[0], 1024):
+                pass
+        except BlockingIOError:
+            return

@@ -1,0 +1,227 @@
+-- Functions of a tidings store on PostgreSQL: what must happen in one round trip, while others wait for it.
+
+-- Append envelopes to the log. Whoever appends holds one lock until the end of the transaction, so that positions are
+-- given out in the order of the commits, without gaps: a reader who has seen position n has seen all before it. What is
+-- checked here (ids, versions) cannot change until then either. Call it as late in a transaction as possible.
+--
+-- One row for each envelope, in the order given: its position and version, and what is wrong, if something is:
+-- 'version' (`version` is then the stream's), 'id' (`position` is then the one that has it). Nothing is stored of an
+-- append of which one envelope is refused; where `strict`, the whole transaction is.
+--
+-- appends:  which envelope belongs to which append
+-- expected: for each envelope the version its stream must have before its append, or -1
+CREATE FUNCTION tidings_append(
+    strict boolean,
+    appends integer[], expected bigint[],
+    ids text[], sources text[], types text[], schemas integer[], topics text[], keys text[], slots integer[],
+    streams text[], versions bigint[], times bigint[], correlations text[], causations text[], traceparents text[], headers bytea[],
+    datas bytea[]
+) RETURNS TABLE (place integer, at bigint, number bigint, refused text)
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    base bigint;
+    one integer;
+    done record;
+BEGIN
+    PERFORM pg_advisory_xact_lock(1953063785, 'tidings_log'::regclass::oid::integer);  -- "tidi"
+    SELECT coalesce(max(position), 0) INTO base FROM tidings_log;
+
+    IF NOT EXISTS (
+        SELECT FROM unnest(ids, sources) AS given (id, source) JOIN tidings_log USING (id, source)
+    ) AND (cardinality(ids) = 1 OR (
+        SELECT count(DISTINCT (id, source)) = cardinality(ids) FROM unnest(ids, sources) AS given (id, source)
+    )) AND NOT EXISTS (     -- a version that an owner elsewhere gave
+        SELECT FROM unnest(versions) AS version WHERE version IS NOT NULL
+    ) AND NOT EXISTS (     -- a stream of several appends, or one at another version than expected
+        SELECT FROM unnest(streams, appends, expected) AS given (stream, append, expected)
+        WHERE stream IS NOT NULL
+        GROUP BY stream
+        HAVING (count(DISTINCT append) > 1 AND max(expected) >= 0) OR (max(expected) >= 0 AND max(expected)
+            <> coalesce((SELECT max(version) FROM tidings_log AS log WHERE log.stream = given.stream), 0))
+    ) THEN
+        RETURN QUERY SELECT * FROM tidings_insert(
+            base, ids, sources, types, schemas, topics, keys, slots, streams, versions, times, correlations, causations,
+            traceparents, headers, datas
+        );
+        RETURN;
+    END IF;
+
+    FOR one IN SELECT DISTINCT unnest(appends) ORDER BY 1 LOOP
+        FOR done IN SELECT * FROM tidings_append_carefully(
+            one, appends, expected, ids, sources, types, schemas, topics, keys, slots, streams, versions, times, correlations,
+            causations, traceparents, headers, datas
+        ) LOOP
+            IF strict AND done.refused = 'version' THEN
+                RAISE EXCEPTION 'refused' USING ERRCODE = 'TD301', DETAIL = json_build_object(
+                    'stream', streams[done.place], 'expected', expected[done.place], 'actual', done.number)::text;
+            ELSIF strict AND done.refused = 'id' THEN
+                RAISE EXCEPTION 'refused' USING ERRCODE = 'TD302', DETAIL = json_build_object(
+                    'id', ids[done.place], 'source', sources[done.place], 'type', types[done.place])::text;
+            END IF;
+            place := done.place; at := done.at; number := done.number; refused := done.refused;
+            RETURN NEXT;
+        END LOOP;
+    END LOOP;
+END $$;
+
+-- Store envelopes behind position `base`; nothing is checked.
+CREATE FUNCTION tidings_insert(
+    base bigint,
+    ids text[], sources text[], types text[], schemas integer[], topics text[], keys text[], slots integer[],
+    streams text[], versions bigint[], times bigint[], correlations text[], causations text[], traceparents text[], headers bytea[],
+    datas bytea[]
+) RETURNS TABLE (place integer, at bigint, number bigint, refused text)
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY WITH given AS (
+        SELECT *, CASE WHEN stream IS NOT NULL THEN coalesce(
+            version, known + row_number() OVER (PARTITION BY stream ORDER BY place)
+        ) END AS number
+        FROM unnest(
+            ids, sources, types, schemas, topics, keys, slots, streams, versions, times, correlations, causations, traceparents,
+            headers, datas
+        ) WITH ORDINALITY AS given (
+            id, source, type, schema, topic, key, slot, stream, version, time, correlation, causation, traceparent,
+            headers, data, place
+        ), LATERAL (
+            SELECT coalesce(CASE WHEN starts_with(given.stream, 'state:') THEN (
+                SELECT version FROM tidings_state AS state
+                WHERE state.type = given.type AND state.key = coalesce(given.key, '')
+            ) ELSE (SELECT max(version) FROM tidings_log AS log WHERE log.stream = given.stream) END, 0) AS known
+        ) AS before
+    ), stored AS (
+        INSERT INTO tidings_log
+        SELECT base + place, id, source, type, schema, topic, key, slot,
+            CASE WHEN number > known THEN stream END,   -- nobody goes back to what its owner replaced before
+            number, time, correlation, causation, traceparent, headers, data
+        FROM given ORDER BY place
+    ), newest AS (
+        INSERT INTO tidings_state
+        SELECT DISTINCT ON (type, key) type, coalesce(key, ''), number, base + place, time, data
+        FROM given WHERE starts_with(stream, 'state:') AND number > known ORDER BY type, key, place DESC
+        ON CONFLICT (type, key) DO UPDATE SET
+            version = excluded.version, position = excluded.position, time = excluded.time, data = excluded.data
+    )
+    SELECT given.place::integer, base + given.place, given.number, NULL::text FROM given ORDER BY given.place;
+END $$;
+
+-- One of several appends, looked at closely: ids that are stored already keep their old positions.
+CREATE FUNCTION tidings_append_carefully(
+    one integer, appends integer[], expected bigint[],
+    ids text[], sources text[], types text[], schemas integer[], topics text[], keys text[], slots integer[],
+    streams text[], versions bigint[], times bigint[], correlations text[], causations text[], traceparents text[], headers bytea[],
+    datas bytea[]
+) RETURNS TABLE (place integer, at bigint, number bigint, refused text)
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    wanted bigint;
+    actual bigint;
+    here integer;
+    fresh integer[] := '{}';    -- places of envelopes that are new
+    mine integer[];
+    base bigint;
+BEGIN
+    SELECT array_agg(g ORDER BY g) INTO mine FROM generate_subscripts(appends, 1) AS g WHERE appends[g] = one;
+    FOREACH here IN ARRAY mine LOOP     -- an id stands for one content only, in the log and in this append
+        IF EXISTS (
+            SELECT FROM tidings_log
+            WHERE id = ids[here] AND source = sources[here]
+            AND (type, key, data) IS DISTINCT FROM (types[here], keys[here], datas[here])
+        ) OR EXISTS (
+            SELECT FROM unnest(fresh) AS f WHERE ids[f] = ids[here] AND sources[f] = sources[here]
+            AND (types[f], keys[f], datas[f]) IS DISTINCT FROM (types[here], keys[here], datas[here])
+        ) THEN
+            RETURN QUERY SELECT
+                here, (SELECT position FROM tidings_log WHERE id = ids[here] AND source = sources[here]), NULL::bigint,
+                'id'::text;
+            RETURN;
+        END IF;
+        IF NOT EXISTS (SELECT FROM tidings_log WHERE id = ids[here] AND source = sources[here])
+            AND NOT EXISTS (SELECT FROM unnest(fresh) AS f WHERE ids[f] = ids[here] AND sources[f] = sources[here]) THEN
+            fresh := fresh || here;
+        END IF;
+    END LOOP;
+    wanted := expected[mine[1]];
+    IF wanted >= 0 AND cardinality(fresh) > 0 THEN
+        SELECT coalesce(max(version), 0) INTO actual FROM tidings_log WHERE stream = streams[mine[1]];
+        IF actual <> wanted THEN
+            RETURN QUERY SELECT mine[1], NULL::bigint, actual, 'version'::text;
+            RETURN;
+        END IF;
+    END IF;
+    IF cardinality(fresh) > 0 THEN
+        SELECT coalesce(max(position), 0) INTO base FROM tidings_log;
+        FOREACH here IN ARRAY fresh LOOP
+            PERFORM tidings_insert(
+                base, ids[here:here], sources[here:here], types[here:here], schemas[here:here], topics[here:here],
+                keys[here:here], slots[here:here], streams[here:here], versions[here:here], times[here:here],
+                correlations[here:here], causations[here:here], traceparents[here:here], headers[here:here],
+                datas[here:here]
+            );
+            base := base + 1;
+        END LOOP;
+    END IF;
+    RETURN QUERY SELECT m, log.position, log.version, NULL::text
+        FROM unnest(mine) AS m JOIN tidings_log AS log ON log.id = ids[m] AND log.source = sources[m] ORDER BY m;
+END $$;
+
+-- Refuse what comes from a worker that lost one of these slots; otherwise keep them from changing their owner until the
+-- end of the transaction. `moving` is true where checkpoints are about to be written.
+CREATE FUNCTION tidings_fence(group_name text, slots integer[], epochs bigint[], moving boolean) RETURNS integer
+LANGUAGE plpgsql AS $$
+DECLARE
+    lost record;
+    known integer;
+BEGIN
+    IF moving THEN
+        PERFORM FROM tidings_slot WHERE name = group_name AND slot = ANY (slots) ORDER BY slot FOR NO KEY UPDATE;
+    ELSE
+        PERFORM FROM tidings_slot WHERE name = group_name AND slot = ANY (slots) ORDER BY slot FOR SHARE;
+    END IF;
+    SELECT given.slot, given.epoch, found.epoch AS actual INTO lost
+        FROM unnest(slots, epochs) AS given (slot, epoch)
+        LEFT JOIN tidings_slot AS found ON found.name = group_name AND found.slot = given.slot
+        WHERE found.epoch IS DISTINCT FROM given.epoch ORDER BY 1 LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'fenced' USING ERRCODE = 'TD303',
+            DETAIL = json_build_array(lost.slot, lost.epoch, lost.actual)::text;
+    END IF;
+    SELECT slots_of.slots INTO known FROM tidings_group AS slots_of WHERE name = group_name;
+    RETURN coalesce(known, 0);
+END $$;
+
+-- Make the first delivery of each of these keys ready, and no other one of them. Dead letters block what is behind
+-- them; in a group with on_dead = 'skip' they do not.
+CREATE FUNCTION tidings_put_heads_first(group_name text, wanted text[]) RETURNS void
+LANGUAGE sql AS $$
+    WITH heads AS (
+        SELECT DISTINCT ON (key) id, key,
+            CASE state WHEN 'dead' THEN NULL WHEN 'retry' THEN due ELSE 0 END AS ready
+        FROM tidings_held
+        WHERE name = group_name AND key = ANY (wanted) AND (
+            state <> 'dead' OR NOT EXISTS (SELECT FROM tidings_group WHERE name = group_name AND on_dead = 'skip')
+        )
+        ORDER BY key, position, id
+    )
+    UPDATE tidings_held AS held SET ready = CASE WHEN held.id = heads.id THEN heads.ready END
+    FROM heads
+    WHERE held.name = group_name AND held.key = heads.key
+    AND held.ready IS DISTINCT FROM CASE WHEN held.id = heads.id THEN heads.ready END
+$$;
+
+-- Remove held deliveries that ended; what waited behind them becomes ready.
+CREATE FUNCTION tidings_done(group_name text, done bigint[]) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    keys text[];
+BEGIN
+    SELECT array_agg(DISTINCT key) INTO keys FROM tidings_held
+        WHERE id = ANY (done) AND name = group_name AND key IS NOT NULL;
+    DELETE FROM tidings_held WHERE id = ANY (done) AND name = group_name;
+    IF keys IS NOT NULL THEN
+        PERFORM tidings_put_heads_first(group_name, keys);
+    END IF;
+END $$;
