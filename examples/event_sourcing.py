@@ -73,7 +73,8 @@ balances = Projection("balances", schema="CREATE TABLE balance (account_id TEXT 
 async def move(event: Deposited | Withdrawn, tx: Transaction) -> None:
     change = event.amount if isinstance(event, Deposited) else -event.amount
     await tx.execute(
-        "INSERT INTO balance VALUES (?, ?) ON CONFLICT DO UPDATE SET amount = amount + excluded.amount",
+        "INSERT INTO balance VALUES (?, ?) "
+        "ON CONFLICT (account_id) DO UPDATE SET amount = balance.amount + excluded.amount",
         *(event.account_id, change),
     )
 

@@ -42,6 +42,13 @@ def postgres_url(postgres: PostgresServer) -> Iterator[str]:
 
 
 @pytest.fixture
+def newest_postgres_url(postgres_servers: PostgresServers) -> Iterator[str]:
+    """A new database named shop on a quick server of the newest major version."""
+    with postgres_servers.shared().database(name="shop") as url:
+        yield url
+
+
+@pytest.fixture
 def durable_postgres(postgres_servers: PostgresServers) -> PostgresServer:
     """A server of the newest major version that flushes its commits. To be stopped, killed and started at will."""
     return postgres_servers.shared(durable=True)

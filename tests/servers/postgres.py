@@ -71,13 +71,14 @@ class PostgresServer:
         """Where a database is; through a proxy, with the proxy's port."""
         return f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{port or self.port}/{database}"
 
-    def create_database(self, template: str = "template0") -> str:
+    def create_database(self, template: str = "template0", name: str | None = None) -> str:
         """Make a database and return its name.
 
         Args:
             template: Whose tables it begins with; nobody may be connected to it.
+            name: One of its own if not given.
         """
-        name = f"test_{next(self._numbers)}"
+        name = name or f"test_{next(self._numbers)}"
         self.execute(f"CREATE DATABASE {name} TEMPLATE {template} OWNER {USER} STRATEGY WAL_LOG")
         return name
 
@@ -86,9 +87,9 @@ class PostgresServer:
         self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
     @contextlib.contextmanager
-    def database(self, template: str = "template0") -> Iterator[str]:
+    def database(self, template: str = "template0", name: str | None = None) -> Iterator[str]:
         """The URL of a new database, for the length of a block."""
-        name = self.create_database(template)
+        name = self.create_database(template, name)
         try:
             yield self.url(name)
         finally:

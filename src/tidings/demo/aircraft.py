@@ -15,7 +15,7 @@ SCHEMA = """
     CREATE TABLE IF NOT EXISTS leg (
         tailnum TEXT, sched_dep INTEGER, flight_id TEXT, dep_delay INTEGER, arr_delay INTEGER, chain INTEGER DEFAULT 0,
         PRIMARY KEY (tailnum, sched_dep, flight_id)
-    ) WITHOUT ROWID
+    )
 """
 
 

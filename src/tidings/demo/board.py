@@ -78,7 +78,7 @@ punctuality = Projection(
 async def count_flight(flight: FlightScheduled, tx: Transaction) -> None:
     """One more flight of this carrier from here."""
     sql = """INSERT INTO punctuality (carrier, origin, flights) VALUES (?, ?, 1)
-        ON CONFLICT DO UPDATE SET flights = flights + 1"""
+        ON CONFLICT (carrier, origin) DO UPDATE SET flights = punctuality.flights + 1"""
     await tx.execute(sql, flight.carrier, flight.origin)
 
 
@@ -87,7 +87,7 @@ async def count_departure(flight: FlightDeparted, tx: Transaction) -> None:
     """One more departure, and its delay."""
     sql = """UPDATE punctuality SET departed = departed + 1, very_late = very_late + ?, dep_delay = dep_delay + ?
         WHERE carrier = ? AND origin = ?"""
-    await tx.execute(sql, flight.delay >= VERY_LATE, flight.delay, flight.carrier, flight.origin)
+    await tx.execute(sql, int(flight.delay >= VERY_LATE), flight.delay, flight.carrier, flight.origin)
 
 
 @punctuality.on(FlightArrived)
@@ -95,7 +95,7 @@ async def count_arrival(flight: FlightArrived, tx: Transaction) -> None:
     """One more arrival, and its delay."""
     sql = """UPDATE punctuality SET arrived = arrived + 1, in_time = in_time + ?, arr_delay = arr_delay + ?
         WHERE carrier = ? AND origin = ?"""
-    await tx.execute(sql, flight.delay < LATE, flight.delay, flight.carrier, flight.origin)
+    await tx.execute(sql, int(flight.delay < LATE), flight.delay, flight.carrier, flight.origin)
 
 
 @punctuality.on(FlightCancelled)

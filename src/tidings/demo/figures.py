@@ -45,7 +45,7 @@ async def figures(board: App, *, after: int = 0) -> dict[str, Any]:
 
 async def _sums(board: App, columns: Mapping[str, str], group: str, after: int) -> dict[str, dict[str, int]]:
     """The sums of columns, by group."""
-    sums = ", ".join(f"sum({column})" for column in columns.values())
+    sums = ", ".join(f"CAST(sum({column}) AS BIGINT)" for column in columns.values())
     sql = f"SELECT {group}, {sums} FROM punctuality GROUP BY 1 ORDER BY 1"  # noqa: S608 - all of it stands above
     rows = await board.query(punctuality, sql, after=after)
     return {name: dict(zip(columns, values, strict=True)) for name, *values in rows}

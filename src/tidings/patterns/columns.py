@@ -88,7 +88,7 @@ class Columns:
         for column in self.columns:
             value = getattr(record, column.name) if values is None else values[column.name]
             if column.exact or value is None:
-                row.append(value)
+                row.append(int(value) if column.kind == "bool" and value is not None else value)
             elif column.kind == "json":
                 row.append(encode_json(value).decode())
             else:

@@ -1,4 +1,4 @@
-"""What the scenarios of the runtime share: a store in a folder of its own, and small messages."""
+"""What the scenarios of the runtime share: a store that does not exist yet, of each kind, and small messages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of a store that does not exist yet, of each kind in turn."""
+    if request.param == "sqlite":
+        return f"sqlite:{tmp_path}/shop.db"
+    found: str = request.getfixturevalue("newest_postgres_url")
+    return found
+
+
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    """URL of a store that does not exist yet."""
+def sqlite_url(tmp_path: Path) -> str:
+    """URL of a file, for what is about files."""
     return f"sqlite:{tmp_path}/shop.db"

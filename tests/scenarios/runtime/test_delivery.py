@@ -407,8 +407,8 @@ async def test_a_handler_that_holds_its_transaction_too_long_fails(url: str, mon
     assert sorted(rows) == [(2,), (3,)]
 
 
-async def test_unreadable_data_becomes_a_dead_letter_with_its_bytes(url: str) -> None:
-    app, seen = App(url), list[int]()
+async def test_unreadable_data_becomes_a_dead_letter_with_its_bytes(sqlite_url: str) -> None:
+    app, seen = App(sqlite_url), list[int]()
 
     @app.on(OrderPlaced)
     async def note(order: OrderPlaced) -> None:
@@ -416,7 +416,7 @@ async def test_unreadable_data_becomes_a_dead_letter_with_its_bytes(url: str) ->
 
     async with app:
         await app.publish(OrderPlaced("a", 1), OrderPlaced("b", 2))
-        path = url.removeprefix("sqlite:")
+        path = sqlite_url.removeprefix("sqlite:")
         with sqlite3.connect(path) as raw:
             raw.execute("UPDATE tidings_log SET data = ? WHERE position = 1", (b'{"order_id":"a","number":"x"}',))
         raw.close()
@@ -428,8 +428,8 @@ async def test_unreadable_data_becomes_a_dead_letter_with_its_bytes(url: str) ->
     assert dead.envelope.data == b'{"order_id":"a","number":"x"}'
 
 
-async def test_a_newer_schema_version_waits_among_the_dead_letters(url: str) -> None:
-    app, seen = App(url), list[int]()
+async def test_a_newer_schema_version_waits_among_the_dead_letters(sqlite_url: str) -> None:
+    app, seen = App(sqlite_url), list[int]()
 
     @app.on(OrderPlaced)
     async def note(order: OrderPlaced) -> None:
@@ -437,7 +437,7 @@ async def test_a_newer_schema_version_waits_among_the_dead_letters(url: str) -> 
 
     async with app:
         await app.publish(OrderPlaced("a", 1))
-        with sqlite3.connect(url.removeprefix("sqlite:")) as raw:
+        with sqlite3.connect(sqlite_url.removeprefix("sqlite:")) as raw:
             raw.execute("UPDATE tidings_log SET schema = 2")
         raw.close()
         await app.run(until_idle=True)

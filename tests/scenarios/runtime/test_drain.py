@@ -117,17 +117,17 @@ async def test_handlers_that_wait_before_their_transaction_are_released_by_a_dra
         assert own == sorted(own)
 
 
-async def test_a_worker_that_comes_and_goes_under_load_loses_and_doubles_nothing(url: str) -> None:
+async def test_a_worker_that_comes_and_goes_under_load_loses_and_doubles_nothing(sqlite_url: str) -> None:
     apps = []
     for _ in range(3):
-        app = App(url, lease=1.0)
+        app = App(sqlite_url, lease=1.0)
 
         async def work(order: OrderPlaced, tx: Transaction) -> None:
             await tx.execute("INSERT INTO effects (key, number) VALUES (?, ?)", order.order_id, order.number)
 
         app.on(OrderPlaced, group="work")(work)
         apps.append(app)
-    publisher = App(url, name="publisher")
+    publisher = App(sqlite_url, name="publisher")
     async with publisher:
         async with publisher.transaction() as tx:
             await tx.execute("CREATE TABLE effects (key TEXT, number INTEGER)")

@@ -94,7 +94,10 @@ def balances_of(sign: str = "+") -> Projection:
     balances = Projection(
         "balances", schema="CREATE TABLE balance (account_id TEXT PRIMARY KEY, amount INTEGER NOT NULL)"
     )
-    add = "INSERT INTO balance VALUES (?, ?) ON CONFLICT DO UPDATE SET amount = amount + excluded.amount"
+    add = (
+        "INSERT INTO balance VALUES (?, ?) "
+        "ON CONFLICT (account_id) DO UPDATE SET amount = balance.amount + excluded.amount"
+    )
 
     if sign == "+":
 

@@ -185,8 +185,8 @@ async def test_what_a_handler_meets_at_another_store_is_its_own_failed_attempt(
     assert (dead.attempt, dead.reason) == (3, f"{cause.__name__}: elsewhere. look there")
 
 
-async def test_a_constraint_that_only_the_commit_checks_is_a_failed_attempt(url: str) -> None:
-    app, seen = App(url), list[int]()
+async def test_a_constraint_that_only_the_commit_checks_is_a_failed_attempt(sqlite_url: str) -> None:
+    app, seen = App(sqlite_url), list[int]()
 
     @app.on(OrderPlaced, retry=QUICK)
     async def book(order: OrderPlaced, tx: Transaction) -> None:

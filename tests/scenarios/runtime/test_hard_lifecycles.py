@@ -46,9 +46,10 @@ async def test_stop_reaches_every_run_of_an_app_and_leaves_a_rebuild_alone(url: 
 
     app = App(url, board)
     async with app, asyncio.timeout(10):
-        await app.publish(*(OrderPlaced("a", number) for number in range(100)))
+        position = await app.publish(*(OrderPlaced("a", number) for number in range(100)))
         running = [asyncio.create_task(app.run()) for _ in range(2)]
         await until(lambda: len(app._workers) == 2)
+        await app.query(board, "SELECT count(*) FROM board", after=position)
         await app.rebuild(board)
         app.stop()
         await asyncio.gather(*running)
@@ -173,10 +174,10 @@ async def test_apps_on_one_store_object_close_it_when_the_last_one_leaves(url: s
 
 
 async def test_apps_on_one_file_share_its_store_however_they_spell_it(
-    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    one, two, other = App(url), App("sqlite:shop.db"), App("sqlite::memory:")
+    one, two, other = App(sqlite_url), App("sqlite:shop.db"), App("sqlite::memory:")
     async with one, two, other, App("sqlite::memory:") as another:
         assert one.store is two.store
         assert other.store is not another.store
@@ -269,12 +270,12 @@ async def test_slow_plain_handlers_of_one_group_keep_no_other_one_waiting(url: s
         await until(lambda: len(active) == 100)
 
 
-async def test_a_state_that_cannot_be_read_keeps_neither_a_replica_nor_its_app_from_working(url: str) -> None:
+async def test_a_state_that_cannot_be_read_keeps_neither_a_replica_nor_its_app_from_working(sqlite_url: str) -> None:
     customers = Replica(Customer)
-    owner, app = App(url, name="owner"), App(url, customers, name="copy")
+    owner, app = App(sqlite_url, name="owner"), App(sqlite_url, customers, name="copy")
     async with owner, app, asyncio.timeout(20):
         await owner.publish(Customer("bad", "x"), *(Customer(f"c{number}", "Ada") for number in range(5)))
-        with closing(sqlite3.connect(url.removeprefix("sqlite:"))) as raw, raw:
+        with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:"))) as raw, raw:
             unreadable = b'{"customer_id":"bad","name":7}'
             raw.execute("UPDATE tidings_state SET data = ? WHERE key = 'bad'", (unreadable,))
         await app.run(until_idle=True)

@@ -199,8 +199,8 @@ async def test_a_slot_whose_held_delivery_runs_is_not_handed_on_before_that_ends
     assert attempts == ["one", "one"]
 
 
-async def test_a_retry_that_met_a_lost_slot_is_tried_again_when_the_slot_comes_back(url: str) -> None:
-    app, seen = App(url), list[int]()
+async def test_a_retry_that_met_a_lost_slot_is_tried_again_when_the_slot_comes_back(sqlite_url: str) -> None:
+    app, seen = App(sqlite_url), list[int]()
 
     @app.on(OrderPlaced)
     async def work(order: OrderPlaced) -> None:
@@ -213,14 +213,14 @@ async def test_a_retry_that_met_a_lost_slot_is_tried_again_when_the_slot_comes_b
         async with working(app) as pump:
             while not await app.store.held(state="retry"):
                 await asyncio.sleep(0.001)
-            lose_all_slots(url)
+            lose_all_slots(sqlite_url)
             await until(lambda: len(seen) == 2)
             await until(lambda: pump.idle)
         assert await app.store.held() == []
 
 
-async def test_a_failure_that_met_a_lost_slot_leaves_its_key_as_good_as_any_other(url: str) -> None:
-    app, seen, leave = App(url), list[int](), asyncio.Event()
+async def test_a_failure_that_met_a_lost_slot_leaves_its_key_as_good_as_any_other(sqlite_url: str) -> None:
+    app, seen, leave = App(sqlite_url), list[int](), asyncio.Event()
 
     @app.on(OrderPlaced)
     async def work(order: OrderPlaced) -> None:
@@ -232,7 +232,7 @@ async def test_a_failure_that_met_a_lost_slot_leaves_its_key_as_good_as_any_othe
     async with app, working(app) as pump:
         await app.publish(OrderPlaced("a", 1))
         await until(lambda: seen)
-        lose_all_slots(url)
+        lose_all_slots(sqlite_url)
         leave.set()
         await until(lambda: len(seen) == 2)  # the result was refused, so it is handled again
         await until(lambda: pump.idle)
@@ -240,8 +240,8 @@ async def test_a_failure_that_met_a_lost_slot_leaves_its_key_as_good_as_any_othe
         assert await app.store.held() == []
 
 
-async def test_a_handler_whose_slot_was_lost_does_not_keep_the_others_from_being_handed_on(url: str) -> None:
-    one, two = App(url, lease=1.0), App(url, lease=1.0)
+async def test_a_handler_whose_slot_was_lost_does_not_keep_the_others_from_being_handed_on(sqlite_url: str) -> None:
+    one, two = App(sqlite_url, lease=1.0), App(sqlite_url, lease=1.0)
     started, leave = list[str](), asyncio.Event()
 
     for app in (one, two):
@@ -255,7 +255,7 @@ async def test_a_handler_whose_slot_was_lost_does_not_keep_the_others_from_being
     async with one, two, working(one) as first:
         await one.publish(OrderPlaced(EARLY, 1))
         await until(lambda: started)
-        lose_all_slots(url)
+        lose_all_slots(sqlite_url)
         await one.publish(OrderPlaced("other", 2))  # makes it notice; then it takes the slots again
         await until(lambda: first.void and len(first.consumer.slots) == 16)
         async with working(two) as second:
@@ -267,8 +267,8 @@ async def test_a_handler_whose_slot_was_lost_does_not_keep_the_others_from_being
     assert started.count(EARLY) == 2
 
 
-async def test_what_is_remembered_about_slots_that_came_and_went_does_not_grow(url: str) -> None:
-    app, leave, count = App(url), asyncio.Event(), [0]
+async def test_what_is_remembered_about_slots_that_came_and_went_does_not_grow(sqlite_url: str) -> None:
+    app, leave, count = App(sqlite_url), asyncio.Event(), [0]
 
     @app.on(OrderPlaced)
     async def work(order: OrderPlaced) -> None:
@@ -284,7 +284,7 @@ async def test_what_is_remembered_about_slots_that_came_and_went_does_not_grow(u
             await app.publish(*(OrderPlaced(f"k{number}", turn + 1) for number in range(20)))
             await until(lambda before=before: count[0] >= before + 20)
             if turn == 5:
-                lose_all_slots(url)
+                lose_all_slots(sqlite_url)
         leave.set()
         await until(lambda: pump.idle and not pump.running)
         await app.publish(OrderPlaced("k", 9))

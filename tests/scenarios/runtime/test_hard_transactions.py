@@ -109,9 +109,9 @@ def test_plain_code_is_refused_in_the_same_way(url: str) -> None:
 
 
 async def test_before_the_first_statement_and_to_another_store_the_app_publishes_as_ever(
-    url: str, tmp_path: object
+    sqlite_url: str, tmp_path: object
 ) -> None:
-    app, other = App(url), App(f"sqlite:{tmp_path}/other.db")
+    app, other = App(sqlite_url), App(f"sqlite:{tmp_path}/other.db")
 
     @app.on(OrderPlaced, retry=ONCE)
     async def work(order: OrderPlaced, tx: Transaction) -> None:
@@ -212,7 +212,11 @@ async def test_what_ended_is_committed_while_a_drain_waits_for_the_rest(url: str
 
 
 async def test_a_handler_that_ends_well_although_it_was_cancelled_is_not_handled_again(url: str) -> None:
-    app, entered, effects = App(url, drain=0.05), list[int](), "SELECT number, count(*) FROM effects GROUP BY 1"
+    app, entered, effects = (
+        App(url, drain=0.05),
+        list[int](),
+        "SELECT number, count(*) FROM effects GROUP BY 1 ORDER BY 1",
+    )
 
     @app.on(OrderPlaced)
     async def work(order: OrderPlaced, tx: Transaction) -> None:
@@ -239,9 +243,9 @@ async def test_a_handler_that_ends_well_although_it_was_cancelled_is_not_handled
 
 
 async def test_a_commit_that_is_under_way_at_the_deadline_is_not_released_as_well(
-    url: str, monkeypatch: pytest.MonkeyPatch
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app, entered = App(url), list[int]()
+    app, entered = App(sqlite_url), list[int]()
 
     @app.on(OrderPlaced)
     async def work(order: OrderPlaced, tx: Transaction) -> None:
@@ -278,11 +282,11 @@ async def test_a_commit_that_is_under_way_at_the_deadline_is_not_released_as_wel
 
 
 async def test_a_full_disk_does_not_keep_a_worker_from_stopping_and_loses_nothing(
-    url: str, monkeypatch: pytest.MonkeyPatch
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tidings.runtime.drain.LAST", 0.1)
     monkeypatch.setattr("tidings.runtime.worker.LAST", 0.1)
-    app, seen, entered = App(url), list[int](), asyncio.Event()
+    app, seen, entered = App(sqlite_url), list[int](), asyncio.Event()
     go_on = asyncio.Event()
 
     @app.on(OrderPlaced, retry=ONCE)

@@ -160,9 +160,9 @@ async def test_staleness_is_the_age_of_what_was_not_taken_over(url: str) -> None
         assert await app.staleness(customers) == 0.0
 
 
-async def test_a_replica_that_has_not_run_says_so(url: str) -> None:
+async def test_a_replica_that_has_not_run_says_so(sqlite_url: str) -> None:
     customers = Replica(Customer)
-    app = App(url, customers, name="billing")
+    app = App(sqlite_url, customers, name="billing")
 
     def ask() -> None:
         with app.blocking() as b:
