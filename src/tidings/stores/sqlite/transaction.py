@@ -59,12 +59,13 @@ class SqliteTransaction:
     """Borrows the write connection until it ends; statements run on the caller's own thread, without suspending."""
 
     waiting = False  # nothing here suspends
-    __slots__ = ("_blocking", "_checked", "_committer", "_connection", "_number", "_open", "_writer")
+    __slots__ = ("_blocking", "_checked", "_committer", "_connection", "_cursor", "_number", "_open", "_writer")
 
     def __init__(self, writer: Lender, committer: Committer, number: int, *, blocking: bool) -> None:
         self._writer = writer
         self._committer = committer
         self._connection = committer.connection
+        self._cursor = self._connection.cursor()  # one for all: results are read before the next statement
         self._number = number
         self._blocking = blocking
         self._open = True
@@ -75,7 +76,7 @@ class SqliteTransaction:
         if self._writer.lent != self._number or sql not in self._checked:
             self._check(sql)
         try:
-            cursor = self._connection.execute(sql, params)
+            cursor = self._cursor.execute(sql, params)
             if cursor.description is None:
                 return SqliteRows(_NONE, cursor.rowcount)
             return SqliteRows(iter(cursor.fetchall()), cursor.rowcount)
@@ -104,13 +105,13 @@ class SqliteTransaction:
         """Mark a place to come back to."""
         if self._writer.lent != self._number:
             self._check("")
-        self._connection.execute("SAVEPOINT tidings_delivery")
+        self._cursor.execute("SAVEPOINT tidings_delivery")
 
     async def keep(self) -> None:
         """Keep what was done since the savepoint."""
         if self._writer.lent != self._number:
             self._check("")
-        self._connection.execute("RELEASE tidings_delivery")
+        self._cursor.execute("RELEASE tidings_delivery")
 
     async def undo(self) -> None:
         """Undo what was done since the savepoint."""
