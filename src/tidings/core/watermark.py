@@ -30,12 +30,12 @@ class Watermark:
             ValueError: A later one was taken before; the watermark may have passed this one already.
         """
         unfinished, seen = self._unfinished, self._seen
-        if positions and not unfinished:
-            self.position = positions[0] - 1
         for position in positions:
             if position <= seen:
                 msg = f"position {position} is taken after position {seen}"
                 raise ValueError(msg)
+            if not unfinished:
+                self.position = position - 1
             unfinished[position] = None
             self._seen = seen = position
 

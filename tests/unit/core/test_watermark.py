@@ -43,6 +43,21 @@ def test_what_was_never_taken_is_ignored() -> None:
     assert mark.position == 5
 
 
+def test_many_are_taken_and_finished_at_once() -> None:
+    mark = Watermark(0)
+    mark.took(3, 5, 6, 9)
+    assert mark.position == 2
+    mark.finished(5, 9)
+    assert mark.position == 2
+    mark.finished(3, 4)
+    assert mark.position == 5
+    mark.finished(6, 9)
+    assert mark.position == 9
+    mark.took()
+    mark.finished()
+    assert mark.position == 9
+
+
 def test_taking_backwards_is_an_error() -> None:
     mark = Watermark(0)
     mark.took(2)
