@@ -14,8 +14,10 @@ from psycopg.pq import ConnStatus, TransactionStatus
 from tidings.errors import StoreUnavailable
 from tidings.stores.postgres.connection import DEADLINE, Place, TimelyAsyncConnection, TimelyConnection
 
+READING = 5
+"""Connections on which one event loop reads, or all threads, at most. No code of users runs while one is borrowed."""
 MOST = 20
-"""Connections of one event loop at most, and of all threads of a process together."""
+"""Transactions that are open in one event loop at most, and in all threads of a process together."""
 
 
 def is_usable(connection: Connection[Any] | AsyncConnection[Any]) -> bool:
@@ -37,9 +39,10 @@ def is_usable(connection: Connection[Any] | AsyncConnection[Any]) -> bool:
 class Pool:
     """The connections of one event loop."""
 
-    def __init__(self, place: Place) -> None:
-        """Args: place: where they lead; nothing is connected yet."""
+    def __init__(self, place: Place, most: int) -> None:
+        """Args: place: where they lead; nothing is connected yet. most: so many at once."""
         self._place = place
+        self._most = most
         self._idle: list[TimelyAsyncConnection] = []
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._count = 0
@@ -58,7 +61,7 @@ class Pool:
                 if is_usable(connection):
                     return connection
                 self.drop(connection)
-            if self._count < MOST:
+            if self._count < self._most:
                 break
             await self._wait()
         self._count += 1
@@ -76,7 +79,7 @@ class Pool:
                 await waiter
         except TimeoutError:
             raise StoreUnavailable(
-                f"{self._place.safe}: all {MOST} connections were in use for {DEADLINE:.0f} s",
+                f"{self._place.safe}: all {self._most} connections were in use for {DEADLINE:.0f} s",
                 "end transactions sooner, or lower the concurrency of the handlers that take `tx`",
             ) from None
         except asyncio.CancelledError:
@@ -115,14 +118,34 @@ class Pool:
             self.drop(self._idle.pop())
 
 
-class BlockingPool:
-    """The connections that threads use."""
+class Pools:
+    """The connections of one event loop: transactions, which may last, keep nobody from reading.
+
+    Attributes:
+        reading: For what is read outside of transactions.
+        transactions: For transactions of handlers and callers.
+    """
 
     def __init__(self, place: Place) -> None:
         """Args: place: where they lead; nothing is connected yet."""
+        self.reading = Pool(place, READING)
+        self.transactions = Pool(place, MOST)
+
+    def close(self) -> None:
+        """Close those at rest; those in use close when they are given back."""
+        self.reading.close()
+        self.transactions.close()
+
+
+class BlockingPool:
+    """The connections that threads use."""
+
+    def __init__(self, place: Place, most: int) -> None:
+        """Args: place: where they lead; nothing is connected yet. most: so many at once."""
         self._place = place
+        self._most = most
         self._idle: list[TimelyConnection] = []
-        self._free = threading.Semaphore(MOST)
+        self._free = threading.Semaphore(most)
         self._closed = False
 
     def take(self) -> TimelyConnection:
@@ -134,7 +157,7 @@ class BlockingPool:
         """
         if not self._free.acquire(timeout=DEADLINE):
             raise StoreUnavailable(
-                f"{self._place.safe}: all {MOST} connections were in use for {DEADLINE:.0f} s",
+                f"{self._place.safe}: all {self._most} connections were in use for {DEADLINE:.0f} s",
                 "end transactions sooner, or use fewer threads",
             )
         try:

@@ -25,7 +25,7 @@ from tidings.stores.postgres.connection import Place, prepare
 from tidings.stores.postgres.failures import explain
 from tidings.stores.postgres.head import Head
 from tidings.stores.postgres.placeholders import numbered
-from tidings.stores.postgres.pool import BlockingPool, Pool
+from tidings.stores.postgres.pool import MOST, READING, BlockingPool, Pools
 from tidings.stores.postgres.steps import Steps, rows
 from tidings.stores.postgres.transaction import PostgresTransaction
 from tidings.stores.postgres.waking import Waker
@@ -72,9 +72,10 @@ class PostgresStore:
             durable="power",
             max_bytes=MAX_BYTES,
         )
-        self._pools: dict[asyncio.AbstractEventLoop, Pool] = {}
-        self._blocking = BlockingPool(self._place)
-        self._heads: WeakKeyDictionary[Pool, Head] = WeakKeyDictionary()
+        self._pools: dict[asyncio.AbstractEventLoop, Pools] = {}
+        self._blocking = BlockingPool(self._place, MOST)
+        self._blocking_reads = BlockingPool(self._place, READING)
+        self._heads: WeakKeyDictionary[Pools, Head] = WeakKeyDictionary()
         self._committed = 0  # position up to which this process has seen the log end
         self._writer: Writer | None = None
         self._waker: Waker | None = None
@@ -109,7 +110,8 @@ class PostgresStore:
                     connection.close()
             except (psycopg.Error, TidingsError) as error:
                 raise explain(error, self._place.safe) from error.__cause__
-            self._blocking = BlockingPool(self._place)
+            self._blocking = BlockingPool(self._place, MOST)
+            self._blocking_reads = BlockingPool(self._place, READING)
             self._rooms = Rooms(None, None)
             self._waker = Waker(self._place, self._rooms.wake)
             self._writer = Writer(Committer(self._place), self._grew)
@@ -118,9 +120,9 @@ class PostgresStore:
     async def close(self) -> None:
         """Finish waiting writes and close. Safe to call twice."""
         self._rooms.close()
-        pool = self._pools.pop(asyncio.get_running_loop(), None)
-        if pool is not None:
-            pool.close()
+        pools = self._pools.pop(asyncio.get_running_loop(), None)
+        if pools is not None:
+            pools.close()
         await asyncio.get_running_loop().run_in_executor(None, self.close_now)
 
     def close_now(self) -> None:
@@ -135,10 +137,11 @@ class PostgresStore:
         writer.close()
         waker.close()
         self._rooms.close()
-        for pool in self._pools.values():
-            pool.close()
+        for pools in self._pools.values():
+            pools.close()
         self._pools.clear()
         self._blocking.close()
+        self._blocking_reads.close()
 
     def _forked(self) -> None:
         """In a forked child: use nothing; the connections are the parent's."""
@@ -176,7 +179,7 @@ class PostgresStore:
     async def begin(self) -> PostgresTransaction:
         """Start a transaction of one's own, beside those of others."""
         self._is_open()
-        pool = self._pool()
+        pool = self._here().transactions
         try:
             connection = await pool.take()
         except (psycopg.Error, TidingsError) as error:
@@ -226,15 +229,16 @@ class PostgresStore:
 
     # ---- reading -----------------------------------------------------------------------------------------------------
 
-    def _pool(self) -> Pool:
+    def _here(self) -> Pools:
+        """The connections of the running loop."""
         loop = asyncio.get_running_loop()
-        pool = self._pools.get(loop)
-        if pool is None:
+        pools = self._pools.get(loop)
+        if pools is None:
             for other in [other for other in self._pools if other.is_closed()]:
                 self._pools.pop(other).close()
-            pool = self._pools[loop] = Pool(self._place)
-            self._heads[pool] = Head(lambda: self._read(reads.head()), lambda: self._committed)
-        return pool
+            pools = self._pools[loop] = Pools(self._place)
+            self._heads[pools] = Head(lambda: self._read(reads.head()), lambda: self._committed)
+        return pools
 
     async def _read(self, steps: Steps[T]) -> T:
         """Run steps that only read, where the caller is: on its event loop, or blocking its thread."""
@@ -242,7 +246,7 @@ class PostgresStore:
         try:
             if not _in_loop():
                 return self._read_now(steps)
-            pool = self._pool()
+            pool = self._here().reading
             connection = await pool.take()
             try:
                 return await drive_async(steps, AsyncWire(connection))
@@ -252,11 +256,11 @@ class PostgresStore:
             raise explain(error, self._place.safe) from error.__cause__
 
     def _read_now(self, steps: Steps[T]) -> T:
-        connection = self._blocking.take()
+        connection = self._blocking_reads.take()
         try:
             return drive(steps, Wire(connection))
         finally:
-            self._blocking.give(connection)
+            self._blocking_reads.give(connection)
 
     async def query(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Read with SQL, outside any transaction, from what is committed."""
@@ -267,7 +271,7 @@ class PostgresStore:
         self._is_open()
         if not _in_loop():
             return await self._read(reads.head())
-        return await self._heads[self._pool()].get()
+        return await self._heads[self._here()].get()
 
     async def read(
         self,
