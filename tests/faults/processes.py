@@ -45,12 +45,14 @@ class Scene:
         mutant: Breaks the product on purpose, inside every child.
         options: For the App.
         traces: Where history, ledger and log are, if not beside the store.
+        store: URL of the store, if it is not a file in the folder.
     """
 
     folder: Path
     mutant: Mutant | None = None
     options: dict[str, object] | None = None
     traces: Path | None = None
+    store: str | None = None
 
     def __post_init__(self) -> None:
         self.traces = self.traces or self.folder
@@ -61,7 +63,7 @@ class Scene:
 
     @property
     def url(self) -> str:
-        return f"sqlite:///{self.folder}/shop.db"
+        return self.store or f"sqlite:///{self.folder}/shop.db"
 
     def shop(self, **more) -> Shop:
         """A shop that leaves its traces in this scene, in the calling process."""

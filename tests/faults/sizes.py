@@ -6,6 +6,7 @@ KILLS = int(os.environ.get("TIDINGS_KILLS", "600"))
 LONG = KILLS >= 10_000
 
 ZOMBIES = 100 if LONG else 20
+SERVER_KILLS = 100 if LONG else 8
 DRAINS = 1000 if LONG else 200
 POINTS = 0 if LONG else 12
 """Exact places tried for each system call, evenly over the scenario; 0 tries them all."""

@@ -123,8 +123,11 @@ class Shop:
         @totals.on(Placed | Added)
         async def count(message: Placed | Added, tx: Transaction) -> None:
             amount = message.amount if isinstance(message, Added) else 0
-            sql = "INSERT INTO total VALUES (?, 1, ?) ON CONFLICT DO UPDATE SET n = n + 1, amount = amount + ?"
-            await tx.execute(sql, message.key, amount, amount)
+            sql = (
+                "INSERT INTO total VALUES (?, 1, ?) "
+                "ON CONFLICT (key) DO UPDATE SET n = total.n + 1, amount = total.amount + excluded.amount"
+            )
+            await tx.execute(sql, message.key, amount)
 
         self.accounts = accounts
         self.app = App(self.url, accounts, totals, name="shop", **self.options)
@@ -159,7 +162,7 @@ class Shop:
         asked = await tx.execute("SELECT owner FROM tidings_slot WHERE name = ? AND slot = ?", group, envelope.slot)
         owned = asked.fetchone()[0] in {worker.member for worker in self.app._workers}
         sql = "INSERT INTO effect (grp, id, digest, member, owned) VALUES (?, ?, ?, ?, ?)"
-        await tx.execute(sql, group, envelope.id, digest_of(envelope), self.member, owned)
+        await tx.execute(sql, group, envelope.id, digest_of(envelope), self.member, int(owned))
 
     def _fail(self, group: str, wish: str, envelope: Envelope) -> None:
         """Fail as the message wishes: "dead" always, "sometimes" now and then, "exit" and "crash" with the process."""
@@ -184,7 +187,8 @@ async def prepare(shop: Shop) -> None:
     """Make the tables that the shop's own code writes to, and its groups."""
     async with shop.app as app:
         async with app.transaction() as tx:
-            columns = "n INTEGER PRIMARY KEY, grp TEXT, id TEXT, digest TEXT, member INTEGER, owned INTEGER"
+            counted = "INTEGER" if app.url.startswith("sqlite") else "BIGINT GENERATED ALWAYS AS IDENTITY"
+            columns = f"n {counted} PRIMARY KEY, grp TEXT, id TEXT, digest TEXT, member INTEGER, owned INTEGER"
             await tx.execute(f"CREATE TABLE IF NOT EXISTS effect ({columns})")
             await tx.execute("CREATE TABLE IF NOT EXISTS business (tag TEXT)")
         await app.run(until_idle=True)

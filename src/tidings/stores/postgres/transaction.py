@@ -154,7 +154,7 @@ class PostgresTransaction:
             self._end()
             return
         try:
-            result = await self._send(COMMIT)
+            [result] = await self._run(_all([COMMIT]))
         except BaseException as error:
             self._abandon()
             if isinstance(error, Exception):

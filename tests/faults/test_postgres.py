@@ -1,0 +1,117 @@
+"""The same promises on PostgreSQL: workers, the server and the network between them die at any moment."""
+
+import gc
+import random
+import time
+
+import pytest
+
+from tests.faults.processes import Scene
+from tests.faults.sizes import KILLS, SERVER_KILLS, ZOMBIES
+from tests.faults.test_kills import campaign
+from tests.faults.test_zombies import haunt
+from tidings.testing.proxy import BLACK_HOLE, LOST_REPLIES, REFUSE, STALL
+
+PROMISES = ("G1", "G2", "G3", "G4", "G5", "G7", "G9", "G12", "G14", "G16", "G20")
+LEASE = 1.0
+
+
+@pytest.fixture
+def make_scene(tmp_path):
+    gc.freeze()
+    scenes = []
+
+    def make(url):
+        scenes.append(Scene(tmp_path, store=url, options={"lease": LEASE}))
+        return scenes[-1]
+
+    yield make
+    for scene in scenes:
+        scene.close()
+    gc.unfreeze()
+
+
+@pytest.fixture
+def scene(make_scene, durable_postgres_url):
+    return make_scene(durable_postgres_url)
+
+
+def crew(scene):
+    """Two publishers who wait out trouble, and two workers."""
+    found = [start(**more) for start, more in ((scene.publisher, {"patient": True}), (scene.worker, {})) * 2]
+    for child in found:
+        assert child.wait_ready(), scene.log()
+    return found
+
+
+def dismiss(scene, children):
+    """Everybody still works, and stops when told to."""
+    publishers, workers = children[::2], children[1::2]
+    for child in publishers:
+        child.end()
+    for child in workers:
+        assert child.terminate() == 0, scene.log()
+    scene.heal()
+
+
+@pytest.mark.timeout(max(300, KILLS))
+def test_nothing_is_lost_doubled_or_reordered_by_kills_of_workers_and_publishers(scene):
+    begin = time.monotonic()
+    killed = campaign(scene, KILLS // 2, life=(0.01, 0.1))
+    took = time.monotonic() - begin
+    scene.heal()
+    report = scene.report()
+    print(f"{killed} kills in {took:.0f} s ({killed / took:.0f} a second)\n{report}")
+    report.require(*PROMISES, "G8", "G26")
+
+
+@pytest.mark.timeout(max(300, 30 * SERVER_KILLS))
+def test_nothing_is_lost_doubled_or_reordered_by_kills_of_the_server(scene, durable_postgres):
+    scene.prepare()
+    children, chance = crew(scene), random.Random(1)
+    for _ in range(SERVER_KILLS):
+        time.sleep(chance.uniform(0.3, 1.5))
+        scene.history.note("fault", "invoke", target=0, reason="the server is killed")
+        durable_postgres.crash()
+    time.sleep(1.0)
+    dismiss(scene, children)
+    report = scene.report()
+    print(f"{SERVER_KILLS} kills of the server\n{report}")
+    report.require(*PROMISES)
+
+
+@pytest.mark.timeout(300)
+def test_nothing_is_lost_doubled_or_reordered_by_a_network_that_breaks(
+    make_scene, durable_postgres_url, postgres_proxy
+):
+    scene = make_scene(postgres_proxy.url(durable_postgres_url))
+    scene.prepare()
+    children, chance = crew(scene), random.Random(2)
+    for number in range(60):
+        time.sleep(chance.uniform(0.05, 0.2))
+        fault = (None, REFUSE, LOST_REPLIES, STALL, BLACK_HOLE)[number % 5]
+        scene.history.note("fault", "invoke", target=0, reason="the network breaks")
+        if fault is None:
+            postgres_proxy.cut()
+            continue
+        postgres_proxy.suffer(fault)
+        time.sleep(chance.uniform(0.02, 0.3))
+        postgres_proxy.heal()
+    time.sleep(2.0)
+    dismiss(scene, children)
+    report = scene.report()
+    print(f"60 cuts\n{report}")
+    report.require(*PROMISES)
+
+
+@pytest.mark.timeout(max(180, 5 * ZOMBIES))
+def test_a_zombie_commits_nothing(make_scene, durable_postgres_url):
+    scene = make_scene(durable_postgres_url)
+    scene.options = {"lease": 0.5}
+    scene.prepare()
+    done = sum(haunt(scene, number, 0.5) for number in range(1, ZOMBIES + 1))
+    scene.heal()
+    report = scene.report()
+    print(f"{done} of {ZOMBIES} zombies were replaced\n{report}")
+    report.require("G5", "G7", "G9", "G10", "G26")
+    assert report.verdicts["G26"].checked >= done >= ZOMBIES * 0.8
