@@ -324,8 +324,12 @@ class Pump:
     # ---- leases ----------------------------------------------------------------------------------------------
 
     def share(self, want: int) -> None:
-        """Set how many slots this worker should hold; the pump sees to it between two rounds."""
-        if want != self._want or want != len(self.consumer.slots) or any(feed.closing for feed in self.consumer.feeds):
+        """Set how many slots this worker should hold; the pump sees to it between two rounds.
+
+        One that has nothing to commit looks again every time: nothing else would tell it that it lost its slots.
+        """
+        changes = want != self._want or want != len(self.consumer.slots)
+        if changes or self.idle or any(feed.closing for feed in self.consumer.feeds):
             self._want = want
             self._claim_at = 0.0
             self.wake.set()

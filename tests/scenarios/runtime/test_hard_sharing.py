@@ -10,10 +10,10 @@ import pytest
 
 from tests.scenarios.runtime.messages import OrderPlaced
 from tests.scenarios.runtime.waiting import until, working
-from tidings import Again, App, Dead
+from tidings import Again, App, Dead, Projection, Transaction
 from tidings.brokers.embedded import LogConsumer
 from tidings.core.envelope import slot_of
-from tidings.core.operations import Claim, Settle
+from tidings.core.operations import Claim, Rewind, Settle
 from tidings.errors import Fenced
 
 EARLY = next(key for key in map(str, range(100)) if slot_of(key) == 0)
@@ -293,3 +293,20 @@ async def test_what_is_remembered_about_slots_that_came_and_went_does_not_grow(s
         assert not pump.void
         assert not pump.intake.rows
         assert len(consumer.feeds) == 1
+
+
+async def test_an_idle_worker_notices_that_its_slots_were_taken_from_it(url: str) -> None:
+    board = Projection("board", schema="CREATE TABLE board (number INTEGER)")
+
+    @board.on(OrderPlaced)
+    async def put(order: OrderPlaced, tx: Transaction) -> None:
+        await tx.execute("INSERT INTO board VALUES (?)", order.number)
+
+    app, count = App(url, board, name="shop", lease=0.6), "SELECT count(*) FROM board"
+    async with app, asyncio.timeout(10):
+        position = await app.publish(*(OrderPlaced("a", number) for number in range(3)))
+        async with working(app):
+            assert await app.query(board, count, after=position) == [(3,)]
+            await app.store.write(Rewind("shop.board", "CREATE TABLE board (number INTEGER)"))
+            while await app.store.query(count) != [(3,)]:
+                await asyncio.sleep(0.02)

@@ -84,8 +84,8 @@ async def test_a_lone_writer_lets_the_others_of_its_loop_go_on(store: SqliteStor
     async def count() -> None:
         nonlocal rounds
         while True:
-            await asyncio.sleep(0)
             rounds += 1
+            await asyncio.sleep(0)
 
     counting = asyncio.create_task(count())
     for _ in range(20):
