@@ -54,7 +54,7 @@ def order(key: str, customer: int = 0, placed_at: int = 1_760_000_000_000_000_00
 READ_MODEL = "CREATE TABLE revenue (customer_id TEXT PRIMARY KEY, orders INTEGER NOT NULL, total INTEGER NOT NULL)"
 EFFECT = (
     "INSERT INTO revenue (customer_id, orders, total) VALUES (?, 1, ?) "
-    "ON CONFLICT (customer_id) DO UPDATE SET orders = orders + 1, total = total + excluded.total"
+    "ON CONFLICT (customer_id) DO UPDATE SET orders = revenue.orders + 1, total = revenue.total + excluded.total"
 )
 
 

@@ -12,6 +12,15 @@ from tidings.stores.postgres.steps import Result, Statement, Steps
 T = TypeVar("T")
 
 
+_FORGET = "DEALLOCATE ALL"
+"""psycopg forgets its prepared statements when tables change, and has the server forget them with the next statement,
+which it may have prepared by then. So that one must be this."""
+
+
+def _makes_forget(result: Result) -> bool:
+    return (result.tag or "").startswith(("DROP", "ALTER"))
+
+
 class Wire:
     """Runs statements on a connection that blocks."""
 
@@ -27,7 +36,10 @@ class Wire:
             return [_result(execute(sql, params, binary=True))]
         with self.connection.pipeline():
             cursors = [execute(sql, params, binary=True) for sql, params in statements]
-        return [_result(cursor) for cursor in cursors]
+        results = [_result(cursor) for cursor in cursors]
+        if any(map(_makes_forget, results)):
+            execute(_FORGET, prepare=False)
+        return results
 
 
 class AsyncWire:
@@ -45,7 +57,10 @@ class AsyncWire:
             return [await _result_async(await execute(sql, params, binary=True))]
         async with self.connection.pipeline():
             cursors = [await execute(sql, params, binary=True) for sql, params in statements]
-        return [await _result_async(cursor) for cursor in cursors]
+        results = [await _result_async(cursor) for cursor in cursors]
+        if any(map(_makes_forget, results)):
+            await execute(_FORGET, prepare=False)
+        return results
 
 
 def drive(steps: Steps[T], wire: Wire) -> T:

@@ -27,6 +27,53 @@ BEGIN
     PERFORM pg_advisory_xact_lock(1953063785, 'tidings_log'::regclass::oid::integer);  -- "tidi"
     SELECT coalesce(max(position), 0) INTO base FROM tidings_log;
 
+    -- What is appended most, in the shortest way there is: one event, or several without a stream, of new ids.
+    IF cardinality(ids) = 1 AND versions[1] IS NULL AND streams[1] IS NULL THEN
+        IF NOT EXISTS (SELECT FROM tidings_log WHERE id = ids[1] AND source = sources[1]) THEN
+            INSERT INTO tidings_log VALUES (
+                base + 1, ids[1], sources[1], types[1], schemas[1], topics[1], keys[1], slots[1], NULL, NULL, times[1],
+                correlations[1], causations[1], traceparents[1], headers[1], datas[1]
+            );
+            place := 1; at := base + 1;
+            RETURN NEXT;
+            RETURN;
+        END IF;
+    ELSIF cardinality(ids) = 1 AND versions[1] IS NULL AND NOT starts_with(streams[1], 'state:') THEN
+        SELECT coalesce(max(version), 0) INTO number FROM tidings_log WHERE stream = streams[1];
+        IF expected[1] IN (-1, number) AND NOT EXISTS (
+            SELECT FROM tidings_log WHERE id = ids[1] AND source = sources[1]
+        ) THEN
+            number := number + 1;
+            INSERT INTO tidings_log VALUES (
+                base + 1, ids[1], sources[1], types[1], schemas[1], topics[1], keys[1], slots[1], streams[1], number,
+                times[1], correlations[1], causations[1], traceparents[1], headers[1], datas[1]
+            );
+            place := 1; at := base + 1;
+            RETURN NEXT;
+            RETURN;
+        END IF;
+        number := NULL;
+    ELSIF array_remove(streams, NULL) = '{}' AND NOT EXISTS (
+        SELECT FROM unnest(ids, sources) AS given (id, source) JOIN tidings_log USING (id, source)
+    ) AND (
+        SELECT count(DISTINCT (id, source)) = cardinality(ids) FROM unnest(ids, sources) AS given (id, source)
+    ) THEN
+        RETURN QUERY INSERT INTO tidings_log
+            SELECT base + given.place, given.id, given.source, given.type, given.schema, given.topic, given.key,
+                given.slot, NULL, NULL, given.time, given.correlation, given.causation, given.traceparent,
+                given.headers, given.data
+            FROM unnest(
+                ids, sources, types, schemas, topics, keys, slots, times, correlations, causations, traceparents,
+                headers, datas
+            ) WITH ORDINALITY AS given (
+                id, source, type, schema, topic, key, slot, time, correlation, causation, traceparent, headers, data,
+                place
+            )
+            ORDER BY given.place
+            RETURNING (position - base)::integer, position, version, NULL::text;
+        RETURN;
+    END IF;
+
     IF NOT EXISTS (
         SELECT FROM unnest(ids, sources) AS given (id, source) JOIN tidings_log USING (id, source)
     ) AND (cardinality(ids) = 1 OR (
