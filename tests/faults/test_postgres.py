@@ -115,3 +115,27 @@ def test_a_zombie_commits_nothing(make_scene, durable_postgres_url):
     print(f"{done} of {ZOMBIES} zombies were replaced\n{report}")
     report.require("G5", "G7", "G9", "G10", "G26")
     assert report.verdicts["G26"].checked >= done >= ZOMBIES * 0.8
+
+
+@pytest.mark.timeout(300)
+def test_nothing_is_lost_doubled_or_reordered_while_workers_come_and_go(scene):
+    """From one worker to eight and back, under load."""
+    scene.prepare()
+    chance = random.Random(3)
+    publishers = [scene.publisher(patient=True) for _ in range(2)]
+    workers = []
+    for wanted in (*range(1, 9), *range(7, 0, -1), *range(2, 9), *range(7, 0, -1), *range(2, 9), *range(7, 2, -1)):
+        if len(workers) < wanted:
+            workers.append(scene.worker())
+            assert workers[-1].wait_ready(), scene.log()
+        else:
+            assert workers.pop(chance.randrange(len(workers))).terminate() == 0, scene.log()
+        time.sleep(chance.uniform(0.05, 0.4))
+    for child in publishers:
+        child.end()
+    for child in workers:
+        assert child.terminate() == 0, scene.log()
+    scene.heal()
+    report = scene.report()
+    print(report)
+    report.require(*PROMISES, "G8", "G10", "G24")
