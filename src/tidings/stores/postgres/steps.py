@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
-Statement = tuple[str, Sequence[Any]]
-"""SQL with $1, $2... and its values."""
+Statement = tuple[str, Sequence[Any] | None]
+"""SQL with $1, $2... and its values; None for one or more statements without, of which the last one's result counts."""
 
 
 class Result(NamedTuple):

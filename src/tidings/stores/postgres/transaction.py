@@ -21,11 +21,9 @@ from tidings.stores.words import first_word
 T = TypeVar("T")
 
 _OURS = frozenset(("ABORT", "BEGIN", "COMMIT", "END", "PREPARE", "RELEASE", "ROLLBACK", "SAVEPOINT", "START"))
-_SAVE: Statement = ("SAVEPOINT tidings_delivery", ())
-_KEEP: Statement = ("RELEASE SAVEPOINT tidings_delivery", ())
+_SAVE, _KEEP = "SAVEPOINT tidings_delivery", "RELEASE SAVEPOINT tidings_delivery"
+_SAVE_OP, _KEEP_OP = "SAVEPOINT tidings_op", "RELEASE SAVEPOINT tidings_op"
 _UNDO: Statement = ("ROLLBACK TO SAVEPOINT tidings_delivery", ())
-_SAVE_OP: Statement = ("SAVEPOINT tidings_op", ())
-_KEEP_OP: Statement = ("RELEASE SAVEPOINT tidings_op", ())
 _UNDO_OP: Statement = ("ROLLBACK TO SAVEPOINT tidings_op", ())
 
 
@@ -53,8 +51,8 @@ class PostgresRows:
 class PostgresTransaction:
     """Borrows a connection until it ends.
 
-    What begins the transaction, and what marks and keeps savepoints, goes out together with the next statement, so that
-    it costs no round trip of its own.
+    What begins the transaction, and what marks and keeps savepoints, goes out in one go just before the next statement;
+    where there is none, it costs nothing.
     """
 
     def __init__(
@@ -71,7 +69,7 @@ class PostgresTransaction:
         self._give = give
         self._grew = grew
         self._place = place
-        self._pending: list[Statement] = [BEGIN]
+        self._pending = [BEGIN[0]]
         self.waiting = False
         self._open = True
         self._saved = False  # a savepoint is pending: nothing was sent since
@@ -102,12 +100,12 @@ class PostgresTransaction:
         try:
             result = await self._run(APPLY[type(op)](op))
         except (psycopg.Error, TidingsError) as error:
-            if self._pending and self._pending[-1] is _SAVE_OP:  # refused before anything was sent
+            if self._pending and self._pending[-1] == _SAVE_OP:  # refused before anything was sent
                 self._pending.pop()
             else:
                 await self._go_back(_UNDO_OP, _KEEP_OP)
             raise explain(error, self._place, op) from error.__cause__
-        if self._pending and self._pending[-1] is _SAVE_OP:
+        if self._pending and self._pending[-1] == _SAVE_OP:
             self._pending.pop()
         else:
             self._pending.append(_KEEP_OP)
@@ -122,7 +120,7 @@ class PostgresTransaction:
     async def keep(self) -> None:
         """Keep what was done since the savepoint."""
         self._check("")
-        if self._pending and self._pending[-1] is _SAVE:
+        if self._pending and self._pending[-1] == _SAVE:
             self._pending.pop()
         else:
             self._pending.append(_KEEP)
@@ -130,12 +128,12 @@ class PostgresTransaction:
     async def undo(self) -> None:
         """Undo what was done since the savepoint."""
         self._check("")
-        if self._pending and self._pending[-1] is _SAVE:
+        if self._pending and self._pending[-1] == _SAVE:
             self._pending.pop()
         else:
             await self._go_back(_UNDO, _KEEP)
 
-    async def _go_back(self, undo: Statement, keep: Statement) -> None:
+    async def _go_back(self, undo: Statement, keep: str) -> None:
         """Undo at once, and by itself: the driver forgets its prepared statements then, which it must not do midway."""
         if not self._connection.closed:
             self._pending = []
@@ -154,7 +152,8 @@ class PostgresTransaction:
             self._end()
             return
         try:
-            [result] = await self._run(_all([COMMIT]))
+            self._pending.append(COMMIT[0])
+            [result] = await self._run(_all([]))
         except BaseException as error:
             self._abandon()
             if isinstance(error, Exception):
@@ -221,10 +220,12 @@ class PostgresTransaction:
         try:
             wanted = next(steps)
             while True:
-                pending, self._pending = self._pending, []
+                pending, self._pending = "; ".join(self._pending), []
                 self._begun = True
                 try:
-                    results = (yield [*pending, *wanted])[len(pending) :]
+                    results: Sequence[Result] = (yield [(pending, None)]) if pending else ()
+                    if wanted:
+                        results = yield wanted
                 except Exception as error:  # noqa: BLE001 - theirs to handle
                     wanted = steps.throw(error)
                 else:

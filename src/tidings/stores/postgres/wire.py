@@ -17,6 +17,10 @@ _FORGET = "DEALLOCATE ALL"
 which it may have prepared by then. So that one must be this."""
 
 
+_PREPARE = (None, False)
+"""Several statements in one go cannot be prepared."""
+
+
 def _makes_forget(result: Result) -> bool:
     return (result.tag or "").startswith(("DROP", "ALTER"))
 
@@ -33,7 +37,7 @@ class Wire:
         execute = self.connection.execute
         if len(statements) == 1:
             sql, params = statements[0]
-            return [_result(execute(sql, params, binary=True))]
+            return [_result(execute(sql, params, binary=params is not None, prepare=_PREPARE[params is None]))]
         with self.connection.pipeline():
             cursors = [execute(sql, params, binary=True) for sql, params in statements]
         results = [_result(cursor) for cursor in cursors]
@@ -54,7 +58,8 @@ class AsyncWire:
         execute = self.connection.execute
         if len(statements) == 1:
             sql, params = statements[0]
-            return [await _result_async(await execute(sql, params, binary=True))]
+            cursor = await execute(sql, params, binary=params is not None, prepare=_PREPARE[params is None])
+            return [await _result_async(cursor)]
         async with self.connection.pipeline():
             cursors = [await execute(sql, params, binary=True) for sql, params in statements]
         results = [await _result_async(cursor) for cursor in cursors]
@@ -96,10 +101,14 @@ async def drive_async(steps: Steps[T], wire: AsyncWire) -> T:
 
 
 def _result(cursor: Cursor[Any]) -> Result:
+    while cursor.nextset():
+        continue
     rows = cursor.fetchall() if cursor.description else []
     return Result(rows, cursor.rowcount, cursor.statusmessage)
 
 
 async def _result_async(cursor: AsyncCursor[Any]) -> Result:
+    while cursor.nextset():
+        continue
     rows = await cursor.fetchall() if cursor.description else []
     return Result(rows, cursor.rowcount, cursor.statusmessage)
