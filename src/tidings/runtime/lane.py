@@ -32,8 +32,8 @@ SLOW = 1.0
 
 
 async def run_lane(pump: Pump) -> None:
-    """Handle one delivery after the other until none may be taken."""
-    while (delivery := pump.lanes.take()) is not None:
+    """Handle one delivery after the other until none may be taken, or the worker stops."""
+    while not pump.stopping and (delivery := pump.lanes.take()) is not None:
         pump.begin(delivery)
         tx = pump.transaction() if pump.subscription.transactional else None
         HANDLING.set(delivery.envelope)

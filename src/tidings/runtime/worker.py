@@ -127,8 +127,14 @@ class Worker:
         self._pumping[pump] = self._start(self._keep_pumping(pump))
 
     def stop(self) -> None:
-        """Ask for a drain; returns at once."""
+        """Ask for a drain; returns at once. From now on no handler begins."""
+        self._stop_taking()
         self._stop.set()
+
+    def _stop_taking(self) -> None:
+        for pump in self.pumps:
+            pump.stopping = True
+            pump.wake.set()
 
     async def wait(self) -> None:
         """Return when asked to stop.
@@ -148,9 +154,7 @@ class Worker:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
-        for pump in self.pumps:
-            pump.stopping = True
-            pump.wake.set()
+        self._stop_taking()
         try:
             ends = await asyncio.gather(*(self._drain(pump, deadline) for pump in self.pumps), return_exceptions=True)
             async with asyncio.timeout(LAST):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tests.scenarios.runtime.messages import OrderPlaced
+from tests.scenarios.runtime.waiting import nobody_commits, until
 from tidings import App, Transaction
 
 
@@ -154,3 +155,27 @@ async def test_a_worker_that_comes_and_goes_under_load_loses_and_doubles_nothing
     for key in range(20):
         own = [number for name, number in rows if name == f"k{key}"]
         assert own == sorted(own)
+
+
+async def test_nothing_begins_once_a_stop_was_asked_for_however_long_commits_take(sqlite_url: str) -> None:
+    app, entered = App(sqlite_url), list[int]()
+
+    @app.on(OrderPlaced, concurrency=1)
+    async def work(order: OrderPlaced) -> None:
+        entered.append(order.number)
+        await asyncio.sleep(0.02)
+
+    async with app:
+        await app.publish(*(OrderPlaced(f"k{number}", number) for number in range(20)))
+        running = asyncio.create_task(app.run())
+        await until(lambda: entered)
+        async with nobody_commits(app):
+            await until(lambda: len(entered) > 3)  # by now the pump waits to commit what ended
+            app.stop()
+            begun = len(entered)
+            await asyncio.sleep(0.2)
+            assert len(entered) == begun
+        await running
+        assert await app.store.backlog("shop.work") != []
+        await app.run(until_idle=True)
+    assert sorted(entered) == list(range(20))
