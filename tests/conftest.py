@@ -42,6 +42,13 @@ def postgres_url(postgres: PostgresServer) -> Iterator[str]:
 
 
 @pytest.fixture
+def postgres_store_url(postgres: PostgresServer) -> Iterator[str]:
+    """An empty store on every major version in turn."""
+    with postgres.store() as url:
+        yield url
+
+
+@pytest.fixture
 def newest_postgres_url(postgres_servers: PostgresServers) -> Iterator[str]:
     """A new database named shop on a quick server of the newest major version."""
     with postgres_servers.shared().database(name="shop") as url:

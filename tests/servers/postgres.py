@@ -22,6 +22,7 @@ import psycopg
 
 from tests.servers import caretaker
 from tests.servers.binaries import CURE, Installation, identity, installations, user
+from tidings.stores.postgres import PostgresStore
 
 USER, PASSWORD = "tidings", "password"
 """The role that owns the databases; it may make more of them and is no superuser."""
@@ -63,6 +64,7 @@ class PostgresServer:
         self.bin = installation.bin
         self._process: subprocess.Popen | None = None
         self._numbers = itertools.count(1)
+        self._store: str | None = None
         self._init({**SETTINGS, **(DURABLE if durable else QUICK), **(settings or {})})
 
     # ---- what tests connect to -------------------------------------------------------------------------------------
@@ -95,6 +97,15 @@ class PostgresServer:
         finally:
             if self.running:
                 self.drop_database(name)
+
+    @contextlib.contextmanager
+    def store(self) -> Iterator[str]:
+        """The URL of an empty store, for the length of a block: one and the same each time, for that is quicker."""
+        if self._store is None:
+            self._store = self.create_database()
+            PostgresStore(self.url(self._store)).migrate(PostgresStore(self.url(self._store)).schema().pending[0])
+        yield self.url(self._store)
+        self.execute(EMPTY, database=self._store)
 
     def execute(self, sql: str, *, database: str = "postgres") -> list[tuple]:
         """Run a statement as superuser; its rows, if it has any."""
@@ -227,6 +238,26 @@ def ended(process: psutil.Process) -> bool:
     except psutil.NoSuchProcess:
         return True
 
+
+EMPTY = """
+SET client_min_messages = warning;
+DO $$
+DECLARE
+    found text;
+BEGIN
+    FOR found IN SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' LOOP
+        IF NOT starts_with(found, 'tidings_') THEN
+            EXECUTE format('DROP TABLE %I CASCADE', found);
+        ELSIF found <> 'tidings_meta' THEN
+            EXECUTE 'DELETE FROM ' || found;
+        END IF;
+    END LOOP;
+    FOR found IN SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'S' LOOP
+        PERFORM setval(found::regclass, 1, false);
+    END LOOP;
+END $$;
+"""
+"""Takes what a test has put into a store."""
 
 ROLE = f"CREATE ROLE {USER} LOGIN CREATEDB PASSWORD '{PASSWORD}'"
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol
 from tidings.core.check import Check
 from tidings.core.envelope import Envelope
 from tidings.core.guarantees import Guarantees
+from tidings.core.migration import Migration, Schema
 from tidings.core.operations import Backlog, CurrentState, Held, Member, Op, State
 from tidings.core.subscription import Subscription
 
@@ -168,6 +169,12 @@ class Store(Protocol):
 
     async def members(self) -> Sequence[Member]:
         """The workers that said they live, by app and member."""
+
+    def schema(self) -> Schema:
+        """For `tidings migrate`: how its schema stands. It need not be open; blocks."""
+
+    def migrate(self, step: Migration) -> None:
+        """For `tidings migrate`: take a pending step in one transaction. It need not be open; blocks."""
 
     def look(self) -> Sequence[Check]:
         """For the doctor: what can be seen from outside, before opening it; a failed check advises against that."""

@@ -61,7 +61,7 @@ async def log(store: Store) -> list[Check]:
             "log",
             "fail",
             f"{group} has finished position {checkpoint:,}, but the log ends at {head:,}",
-            "the file is older than its groups: restore the whole file from one backup",
+            "the log is older than its groups: restore all of the store from one backup",
         )
         for group, checkpoint in beyond
     ]

@@ -30,8 +30,8 @@ class TestPostgres(StoreSuite):
         assert all(each.fix for each in found if each.verdict != "ok")
 
     @pytest.fixture
-    async def store(self, postgres_url: str) -> AsyncIterator[Store]:
-        store = PostgresStore(postgres_url)
+    async def store(self, postgres_store_url: str) -> AsyncIterator[Store]:
+        store = PostgresStore(postgres_store_url)
         await store.open()
         yield store
         await store.close()

@@ -15,14 +15,14 @@ import pytest
 
 from tests.scenarios.bad_input.telling import Order, refusal, running, until
 from tidings import App
-from tidings.stores.sqlite import connection
+from tidings.stores import migrate
 
 
 def dies_at(statement: int, url: str) -> bool:
     """Whether a process that makes the store and is killed before this statement of the schema got that far."""
     child = os.fork()
     if child == 0:
-        whole = connection.statements
+        whole = migrate.statements
 
         def cut(script: str) -> Iterator[str]:
             for number, each in enumerate(whole(script)):
@@ -32,7 +32,7 @@ def dies_at(statement: int, url: str) -> bool:
             if statement < 0:  # everything is written, nothing is committed
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        connection.statements = cut
+        migrate.statements = cut
         with App(url).blocking():
             os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL

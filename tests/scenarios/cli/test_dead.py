@@ -1,13 +1,12 @@
 """`tidings dead`: seeing what gave up, putting it back to work, or giving it up for good."""
 
 import json
-import shutil
 import signal
 from pathlib import Path
 
 import pytest
 
-from tests.scenarios.cli.conftest import open_shop, place, python, work
+from tests.scenarios.cli.conftest import Market, everywhere, place, python, store_of, work
 from tests.scenarios.cli.terminal import Done, on_terminal, started, tidings
 
 MANY = """
@@ -34,9 +33,9 @@ asyncio.run(main())
 """
 
 
-@pytest.fixture(scope="module")
-def saddened_shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = open_shop(tmp_path_factory.mktemp("sad") / "shop")
+@pytest.fixture(scope="session")
+def saddened_shop(market: Market, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = market.open(tmp_path_factory.mktemp("sad") / "shop")
     (folder / "broken").touch()
     place("bad1", "bad2", "bad3", "bad4", "ok", "bad1", cwd=folder)
     work(folder)
@@ -44,9 +43,9 @@ def saddened_shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def sad_shop(saddened_shop: Path, tmp_path: Path) -> Path:
+def sad_shop(market: Market, saddened_shop: Path, tmp_path: Path) -> Path:
     """A shop with four dead letters of four customers, and an order parked behind one of them."""
-    return shutil.copytree(saddened_shop, tmp_path / "shop")
+    return market.copy(saddened_shop, tmp_path / "shop")
 
 
 def dead(cwd: Path, *options: object) -> list[int]:
@@ -61,6 +60,7 @@ def standing(cwd: Path) -> tuple[int, int, int]:
     return row["retrying"], row["parked"], row["dead"]
 
 
+@everywhere
 def test_dead_letters_are_listed_with_their_reason(sad_shop: Path) -> None:
     rows = tidings("dead", "ls", cwd=sad_shop).rows
     assert [row[3] for row in rows] == ["bad1", "bad2", "bad3", "bad4"]
@@ -79,6 +79,7 @@ def test_a_group_that_is_not_there_is_answered_with_the_nearest(sad_shop: Path) 
     assert "did you mean shop.send_receipt?" in done.err
 
 
+@everywhere
 def test_a_dead_letter_is_shown_with_all_that_is_known(shop: Path) -> None:
     shown = tidings("dead", "show", 1, cwd=shop).out
     assert '  "email": "bad@example.com",' in shown
@@ -91,6 +92,7 @@ def test_a_dead_letter_is_shown_with_all_that_is_known(shop: Path) -> None:
     assert tidings("dead", "show", 99, cwd=shop).code == 3
 
 
+@everywhere
 def test_all_can_be_redriven_and_then_succeed(sad_shop: Path) -> None:
     (sad_shop / "broken").unlink()
     done = tidings("dead", "redrive", "--all", "--yes", cwd=sad_shop)
@@ -102,9 +104,11 @@ def test_all_can_be_redriven_and_then_succeed(sad_shop: Path) -> None:
     assert tidings("events", "ls", "--type", "ReceiptSent", "-o", "ids", cwd=sad_shop).out.count("\n") == 6
 
 
+@everywhere
 def test_redrive_works_with_a_store_alone(sad_shop: Path) -> None:
+    store = store_of(sad_shop)
     (sad_shop / "app.py").unlink()
-    assert tidings("dead", "redrive", "--all", "--yes", "--store", "sqlite:shop.db", cwd=sad_shop).code == 0
+    assert tidings("dead", "redrive", "--all", "--yes", "--store", store, cwd=sad_shop).code == 0
 
 
 @pytest.mark.parametrize(
@@ -123,6 +127,7 @@ def test_some_can_be_chosen(sad_shop: Path, verb: str, options: list[str], left:
     assert [row[3] for row in tidings("dead", "ls", cwd=sad_shop).rows] == left
 
 
+@everywhere
 @pytest.mark.parametrize("verb", ["redrive", "discard"])
 @pytest.mark.bad_input(56)
 def test_a_dry_run_changes_nothing_and_counts(sad_shop: Path, verb: str) -> None:
@@ -156,6 +161,7 @@ def test_on_a_terminal_it_asks(sad_shop: Path) -> None:
     assert standing(sad_shop) == (0, 1, 0)
 
 
+@everywhere
 def test_what_was_parked_follows_when_its_dead_letter_is_discarded(sad_shop: Path) -> None:
     (sad_shop / "broken").unlink()
     assert tidings("dead", "discard", "--key", "bad1", "--yes", cwd=sad_shop).out == "1 of 1 dead letter discarded\n"
@@ -173,6 +179,7 @@ def test_a_choice_that_matches_nothing_is_fine_and_one_of_nothing_is_not(sad_sho
     assert tidings("dead", "redrive", "77", "--yes", cwd=sad_shop).code == 3
 
 
+@everywhere
 def test_ids_that_are_no_dead_letters_make_it_partly_done(sad_shop: Path) -> None:
     done = tidings("dead", "redrive", "1", "77", "--yes", "-o", "json", cwd=sad_shop)
     assert done.code == 6
@@ -184,6 +191,7 @@ def test_redriving_twice_is_harmless(sad_shop: Path) -> None:
     assert tidings("dead", "redrive", "2", "--yes", cwd=sad_shop).code == 3
 
 
+@everywhere
 @pytest.mark.bad_input(56)
 def test_many_are_redriven_in_chunks_with_progress(new_shop: Path) -> None:
     python(MANY, "20000", cwd=new_shop)
@@ -214,6 +222,7 @@ def test_ctrl_c_stops_between_chunks_and_tells_how_far_it_came(new_shop: Path) -
     assert 1_000 <= retrying < 10_000
 
 
+@everywhere
 @pytest.mark.bad_input(56)
 def test_redriving_stops_while_the_handler_still_fails(new_shop: Path) -> None:
     (new_shop / "broken").touch()

@@ -2,13 +2,12 @@
 
 import fcntl
 import shutil
-import sqlite3
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.scenarios.cli.conftest import place, work
+from tests.scenarios.cli.conftest import everywhere, place, sql, store_of, work
 from tests.scenarios.cli.terminal import Done, started, tidings
 
 
@@ -18,13 +17,6 @@ def checks(done: Done) -> dict[str, dict[str, str]]:
 
 def doctor(cwd: Path, *options: object) -> Done:
     return tidings("doctor", "-o", "json", *options, cwd=cwd)
-
-
-def change(cwd: Path, sql: str) -> None:
-    connection = sqlite3.connect(cwd / "shop.db")
-    connection.execute(sql)
-    connection.commit()
-    connection.close()
 
 
 def test_a_healthy_shop_has_nothing_that_fails(shop: Path) -> None:
@@ -53,12 +45,14 @@ def test_every_finding_has_its_fix(shop: Path) -> None:
     assert all(row["fix"] for row in found.values() if row["verdict"] != "ok")
 
 
+@everywhere
 def test_workers_are_seen(shop: Path) -> None:
     with started("run", "app:app", cwd=shop) as run:
         run.until(lambda: " works on " in run.log)
         assert "alive: none" not in checks(doctor(shop))["workers"]["found"]
 
 
+@everywhere
 def test_a_handler_that_is_gone_and_one_that_is_new_are_told(shop: Path) -> None:
     source = shop / "app.py"
     source.write_text(source.read_text().replace("send_parcel", "post_parcel"))
@@ -71,6 +65,7 @@ def test_a_handler_that_is_gone_and_one_that_is_new_are_told(shop: Path) -> None
     assert not [row for row in rows if row["check"] == "lag" and "send_parcel" in row["found"]]
 
 
+@everywhere
 def test_the_status_shows_a_group_without_a_handler_and_does_not_wait_for_it(shop: Path) -> None:
     source = shop / "app.py"
     renamed = source.read_text().replace("send_receipt", "mail_receipt").replace("send_parcel", "post_parcel")
@@ -87,7 +82,7 @@ def test_the_status_shows_a_group_without_a_handler_and_does_not_wait_for_it(sho
         "shop.send_receipt": True,
     }
     assert "shop.send_receipt has no handler in the app any more" in done.err
-    assert tidings("status", "--max-lag", 0, "--store", "sqlite:shop.db", cwd=shop).code == 5  # it knows no app
+    assert tidings("status", "--max-lag", 0, "--store", store_of(shop), cwd=shop).code == 5  # it knows no app
 
 
 def test_a_changed_projection_fails(shop: Path) -> None:
@@ -106,8 +101,9 @@ def test_a_stuck_turnstile_fails_and_names_who_holds_it(shop: Path) -> None:
     assert "has held the lock for more than 2 s" in checks(done)["turnstile"]["found"]
 
 
+@everywhere
 def test_a_log_that_lost_its_end_fails(shop: Path) -> None:
-    change(shop, "DELETE FROM tidings_log WHERE position > 4")
+    sql(shop, "DELETE FROM tidings_log WHERE position > 4")
     done = doctor(shop)
     assert done.code == 5
     assert "the log ends at 4" in checks(done)["log"]["found"]
@@ -123,8 +119,8 @@ def test_a_damaged_page_fails_the_deep_check(shop: Path) -> None:
 
 
 def test_times_from_the_future_and_late_timers_are_told(shop: Path) -> None:
-    change(shop, f"UPDATE tidings_log SET time = {int((time.time() + 3600) * 1_000_000)} WHERE position = 7")
-    change(shop, "INSERT INTO tidings_timer VALUES (1, 1000000, 'x', 'shop', x'00')")
+    sql(shop, f"UPDATE tidings_log SET time = {int((time.time() + 3600) * 1_000_000)} WHERE position = 7")
+    sql(shop, "INSERT INTO tidings_timer VALUES (1, 1000000, 'x', 'shop', x'00')")
     found = checks(doctor(shop))
     assert (found["time"]["verdict"], found["timers"]["verdict"]) == ("warn", "warn")
 

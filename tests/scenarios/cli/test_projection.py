@@ -1,38 +1,32 @@
 """`tidings projection`: seeing read models, and making one anew."""
 
 import signal
-import sqlite3
 from pathlib import Path
 
 import pytest
 
-from tests.scenarios.cli.conftest import place, python
+from tests.scenarios.cli.conftest import everywhere, place, python, sql, store_of
 from tests.scenarios.cli.terminal import on_terminal, started, tidings
 
 
 def revenue(cwd: Path) -> dict[str, int]:
-    connection = sqlite3.connect(cwd / "shop.db")
-    try:
-        return dict(connection.execute("SELECT email, total FROM revenue"))
-    finally:
-        connection.close()
+    return dict(sql(cwd, "SELECT email, total FROM revenue"))
 
 
 def spoil(cwd: Path) -> None:
-    connection = sqlite3.connect(cwd / "shop.db")
-    connection.execute("UPDATE revenue SET total = -1")
-    connection.commit()
-    connection.close()
+    sql(cwd, "UPDATE revenue SET total = -1")
 
 
+@everywhere
 def test_projections_are_listed_with_their_tables(shop: Path) -> None:
     [row] = tidings("projection", "ls", "-o", "json", cwd=shop).data
     assert (row["name"], row["app"], row["tables"], row["state"]) == ("revenue", "shop", ["revenue"], "up to date")
     place("eve", cwd=shop)
-    [late] = tidings("projection", "ls", "-o", "json", "--store", "sqlite:shop.db", cwd=shop).data
+    [late] = tidings("projection", "ls", "-o", "json", "--store", store_of(shop), cwd=shop).data
     assert (late["lag"], late["state"]) == (1, "behind")
 
 
+@everywhere
 def test_a_rebuild_fills_the_tables_again(shop: Path) -> None:
     expected = revenue(shop)
     spoil(shop)
@@ -43,6 +37,7 @@ def test_a_rebuild_fills_the_tables_again(shop: Path) -> None:
     assert revenue(shop) == expected
 
 
+@everywhere
 def test_a_rebuild_goes_on_beside_a_worker(shop: Path) -> None:
     expected = revenue(shop)
     spoil(shop)
@@ -52,6 +47,7 @@ def test_a_rebuild_goes_on_beside_a_worker(shop: Path) -> None:
         run.until(lambda: revenue(shop) == expected)
 
 
+@everywhere
 @pytest.mark.bad_input(57)
 def test_a_rebuild_asks_first(shop: Path) -> None:
     spoil(shop)
@@ -64,6 +60,7 @@ def test_a_rebuild_asks_first(shop: Path) -> None:
     assert set(revenue(shop).values()) == {10}
 
 
+@everywhere
 def test_a_changed_projection_is_seen_refused_and_mended(shop: Path) -> None:
     source = shop / "app.py"
     source.write_text(source.read_text().replace("        order.total,\n", "        order.total * 2,\n"))
@@ -80,9 +77,10 @@ def test_a_projection_that_is_not_there_is_not_found(shop: Path) -> None:
     done = tidings("projection", "rebuild", "revenu", "--yes", cwd=shop)
     assert done.code == 3
     assert "its projections: revenue" in done.err
-    assert tidings("projection", "rebuild", "revenue", "--yes", "--store", "sqlite:shop.db", cwd=shop).code == 2
+    assert tidings("projection", "rebuild", "revenue", "--yes", "--store", store_of(shop), cwd=shop).code == 2
 
 
+@everywhere
 def test_an_interrupted_rebuild_says_so_and_can_be_repeated(shop: Path) -> None:
     many = (
         "import asyncio, app\n"

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from tests.scenarios.cli.conftest import place
+from tests.scenarios.cli.conftest import everywhere, place, store_of
 from tests.scenarios.cli.terminal import PATIENCE, Started, started, tidings, until
 
 
 def group(cwd: Path, name: str = "shop.send_receipt") -> dict[str, Any]:
-    found = tidings("status", "-o", "json", "--store", "sqlite:shop.db", cwd=cwd)
+    found = tidings("status", "-o", "json", "--store", store_of(cwd), cwd=cwd)
     return next((row for row in found.data["groups"] if row["group"] == name), {})
 
 
@@ -42,6 +42,7 @@ def hangups() -> Iterator[None]:
     signal.signal(signal.SIGHUP, before)
 
 
+@everywhere
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.bad_input(55)
 def test_it_handles_what_is_published_and_drains_when_asked(new_shop: Path, number: signal.Signals) -> None:
@@ -58,6 +59,7 @@ def test_it_handles_what_is_published_and_drains_when_asked(new_shop: Path, numb
     assert group(new_shop)["lag"] == 0
 
 
+@everywhere
 @pytest.mark.bad_input(55)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_under_nohup_it_outlives_a_hangup(new_shop: Path, workers: int) -> None:
@@ -103,6 +105,7 @@ def test_a_second_ctrl_c_aborts_and_says_how_many_are_left(new_shop: Path) -> No
     assert "Traceback" not in run.log
 
 
+@everywhere
 def test_several_workers_share_the_slots_and_stop_together(new_shop: Path) -> None:
     with started("run", "app:app", "--workers", "3", cwd=new_shop) as run:
         run.until(lambda: sorted(map(len, owned(new_shop).values())) == [5, 5, 6])
@@ -114,13 +117,14 @@ def test_several_workers_share_the_slots_and_stop_together(new_shop: Path) -> No
 
 
 def owned(cwd: Path) -> dict[str, list[int]]:
-    found = tidings("status", "-o", "json", "--store", "sqlite:shop.db", cwd=cwd)
+    found = tidings("status", "-o", "json", "--store", store_of(cwd), cwd=cwd)
     if found.code:  # not there yet
         return {}
     groups = [row for row in found.data["groups"] if row["group"] == "shop.send_receipt"]
     return groups[0]["owners"] if groups else {}
 
 
+@everywhere
 def test_a_killed_worker_is_replaced(new_shop: Path) -> None:
     with started("run", "app:app", "--workers", "2", cwd=new_shop) as run:
         run.until(lambda: run.log.count(" works on ") == 2)
@@ -134,6 +138,7 @@ def test_a_killed_worker_is_replaced(new_shop: Path) -> None:
     assert "ended by SIGKILL; it starts again in 0.5 s" in run.log
 
 
+@everywhere
 @pytest.mark.bad_input(52)
 def test_a_message_that_kills_its_worker_ends_as_a_dead_letter(new_shop: Path) -> None:
     (new_shop / "crash").touch()

@@ -60,21 +60,37 @@ class Target:
         """The store's URL: as given, or the app's.
 
         Raises:
-            NotFound: It is a file that does not exist; reading commands make none.
+            NotFound: It is a file that does not exist.
             BadCommand: It is a store in memory, which only its own process can see.
         """
         url = self.url if self.url is not None else self.app().url
-        _check_exists(url)
+        path = _check_place(url)
+        if path and not Path(path).exists():
+            msg = f"no store at {Path(path).absolute()}"
+            raise NotFound(msg, _CURE)
         return url
 
+    def new_store(self) -> Store:
+        """The store, not opened; it need not be there."""
+        from tidings.runtime.connect import make_store
+
+        url = self.url if self.url is not None else self.app().url
+        _check_place(url)
+        return make_store(url)
+
     def on_store(self, work: Callable[[Store], Awaitable[T]]) -> T:
-        """Open the store, do the work with it, close it."""
+        """Open the store, do the work with it, close it.
+
+        Raises:
+            NotFound: There is none; commands that look at one never make it.
+        """
         url = self.store_url()
 
         async def main() -> T:
             from tidings.runtime.connect import make_store
 
             store = make_store(url)
+            _check_exists(store)
             await store.open()
             try:
                 return await work(store)
@@ -94,7 +110,9 @@ def target_options(command: F) -> F:
             raise BadCommand(msg, "give one of them; the app knows its store")
         return Target(clean(spec, "--app"), clean(url, "--store"))
 
-    with_store = click.option("--store", "target", metavar="URL", callback=decide, help="The store: sqlite:shop.db.")
+    with_store = click.option(
+        "--store", "target", metavar="URL", callback=decide, help="The store: sqlite:shop.db, postgresql://..."
+    )
     with_app = click.option("--app", metavar="MODULE:APP", is_eager=True, help="The app, if not found by itself.")
     return with_app(with_store(command))
 
@@ -143,15 +161,25 @@ def _from_pyproject() -> str | None:
     return clean(named, f"app in [tool.tidings] of {path}")
 
 
-def _check_exists(url: str) -> None:
+_CURE = "start the app once, or check the path; a command that reads never makes a store"
+
+
+def _check_place(url: str) -> str:
+    """The path of a store in a file, "" of another one."""
     from tidings.core.url import parse_url
 
     parsed = parse_url(url)
     if parsed.scheme != "sqlite":
-        return
+        return ""
     if not parsed.path:
         msg = f"{parsed.safe} lives in the memory of one process; there is nothing to look at from here"
         raise BadCommand(msg, "use a file: sqlite:shop.db")
-    if not Path(parsed.path).exists():
-        msg = f"no store at {Path(parsed.path).absolute()}"
-        raise NotFound(msg, "start the app once, or check the path; a command that reads never makes a store")
+    return parsed.path
+
+
+def _check_exists(store: Store) -> None:
+    from tidings.core.url import parse_url
+
+    if not store.schema().version:
+        msg = f"no store at {parse_url(store.url).safe}"
+        raise NotFound(msg, _CURE)

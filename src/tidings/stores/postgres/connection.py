@@ -6,22 +6,20 @@ import asyncio
 import re
 import select
 import time
-from collections.abc import Sequence
-from importlib.resources import files
 from typing import Any, TypeVar
 
+import psycopg
 from psycopg import AsyncConnection, AsyncRawCursor, Connection, RawCursor
 from psycopg.abc import PQGen
 from psycopg.waiting import Ready, Wait
 
 from tidings.core.url import Url
-from tidings.errors import BadUrl, StoreUnavailable, WrongStore
-from tidings.stores.postgres.steps import Steps, rows, value
-from tidings.stores.postgres.wire import Wire, drive
+from tidings.errors import BadUrl, StoreUnavailable
+from tidings.stores.postgres.steps import Steps, rows
+from tidings.stores.postgres.terse import shorten
 
 T = TypeVar("T")
 
-SCHEMA_VERSION = 1
 OLDEST_SERVER = 13
 DEADLINE = 30.0
 """Seconds that one round trip may take; then the connection is given up."""
@@ -39,19 +37,17 @@ TURN = 0.005
 
 OPTIONS = ("schema", "sslmode", "sslrootcert", "sslcert", "sslkey", "connect_timeout", "host", "channel_binding")
 """Options of a URL; all but `schema` are libpq's own."""
-_EXISTS = (
-    "SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'tidings_meta' AND relnamespace::regnamespace::text = $1)"
-)
-"""Asked of the table itself: names that were looked up before are remembered as missing until the transaction ends."""
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,40}")
 
 
 class TimelyConnection(Connection[tuple[Any, ...]]):
-    """A connection on which no round trip outlasts its deadline."""
+    """A connection on which no round trip outlasts its deadline, in seconds."""
+
+    deadline = DEADLINE
 
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
         """As psycopg, with a deadline."""
-        return super().wait(gen, interval, timeout or DEADLINE)
+        return super().wait(gen, interval, timeout or self.deadline)
 
 
 class TimelyAsyncConnection(AsyncConnection[tuple[Any, ...]]):
@@ -166,37 +162,41 @@ class Place:
 
     def connect(self) -> TimelyConnection:
         """A connection for callers that may block; transactions are begun and ended by explicit statements."""
-        return TimelyConnection.connect(
-            **self.arguments, autocommit=True, prepare_threshold=0, cursor_factory=RawCursor
-        )
+        try:
+            return TimelyConnection.connect(
+                **self.arguments, autocommit=True, prepare_threshold=0, cursor_factory=RawCursor
+            )
+        except psycopg.Error as error:
+            shorten(error)
+            raise
 
     async def connect_async(self) -> TimelyAsyncConnection:
         """A connection for the running event loop."""
-        return await TimelyAsyncConnection.connect(
-            **self.arguments, autocommit=True, prepare_threshold=0, cursor_factory=AsyncRawCursor
-        )
+        try:
+            return await TimelyAsyncConnection.connect(
+                **self.arguments, autocommit=True, prepare_threshold=0, cursor_factory=AsyncRawCursor
+            )
+        except psycopg.Error as error:
+            shorten(error)
+            raise
 
 
-def prepare(connection: Connection[Any], place: Place) -> None:
-    """Check the server, and create the store where there is none.
+def check_server(place: Place, version: int, pid: int) -> Steps[None]:
+    """Refuse a server that cannot keep what a store promises.
+
+    Args:
+        place: The database.
+        version: Of the server, as libpq tells it: 150004.
+        pid: Of the process that serves the connection, as it said when it began.
 
     Raises:
-        StoreUnavailable: The server cannot keep what a store promises.
-        WrongStore: There is a store of another version.
+        StoreUnavailable: It is too old, a replica, or a pooler that hands the connection to several servers.
     """
-    wire = Wire(connection)
-    drive(_check_server(place, connection.info.server_version, connection.info.backend_pid), wire)
-    drive(_create(place), wire)
-
-
-def _check_server(place: Place, version: int, pid: int) -> Steps[None]:
     if version < OLDEST_SERVER * 10_000:
         raise StoreUnavailable(
             f"{place.safe} is PostgreSQL {version // 10_000}", f"tidings needs {OLDEST_SERVER} or newer"
         )
-    [(actual, recovering, synchronous, fsync)] = yield from rows(
-        "SELECT pg_backend_pid(), pg_is_in_recovery(), current_setting('synchronous_commit'), current_setting('fsync')"
-    )
+    [(actual, recovering)] = yield from rows("SELECT pg_backend_pid(), pg_is_in_recovery()")
     if actual != pid:
         raise StoreUnavailable(
             f"{place.safe} is a connection pooler (PgBouncer?), which tidings cannot use: it keeps settings, prepared "
@@ -205,43 +205,3 @@ def _check_server(place: Place, version: int, pid: int) -> Steps[None]:
         )
     if recovering:
         raise StoreUnavailable(f"{place.safe} is a replica, which cannot be written", "give the URL of the primary")
-    _ = synchronous, fsync  # what they void is said by `tidings doctor`
-
-
-def _create(place: Place) -> Steps[None]:
-    if place.schema != "public":
-        yield from rows(f'CREATE SCHEMA IF NOT EXISTS "{place.schema}"')
-    found = yield from value(_EXISTS, place.schema)
-    if not found:
-        yield [("BEGIN", ()), ("SELECT pg_advisory_xact_lock(1953063785, hashtext($1))", (place.schema,))]
-        if not (yield from value(_EXISTS, place.schema)):  # nobody was quicker
-            for script in ("schema.sql", "functions.sql"):
-                for statement in statements((files("tidings.stores") / "sql" / "postgres" / script).read_text("utf-8")):
-                    yield from rows(statement)
-            yield [
-                ("INSERT INTO tidings_meta VALUES ('store', gen_random_uuid()::text)", ()),
-                ("INSERT INTO tidings_meta VALUES ('schema', $1)", (str(SCHEMA_VERSION),)),
-            ]
-        yield [("COMMIT", ())]
-    version = int((yield from value("SELECT value FROM tidings_meta WHERE name = 'schema'")) or 0)
-    if version > SCHEMA_VERSION:
-        raise WrongStore(
-            f"{place.safe} was written by a newer tidings (schema {version}, this one knows {SCHEMA_VERSION})",
-            "upgrade tidings: pip install --upgrade tidings",
-            schema=version,
-        )
-
-
-def statements(script: str) -> Sequence[str]:
-    """The statements of a script of ours: each ends with a semicolon at the end of a line, outside $$."""
-    found: list[str] = []
-    current: list[str] = []
-    inside = False
-    for line in script.splitlines():
-        code = line.partition("--")[0].rstrip()
-        inside ^= code.count("$$") % 2 == 1
-        current.append(code)
-        if code.endswith(";") and not inside:
-            found.append("\n".join(current).strip())
-            current = []
-    return found

@@ -15,6 +15,8 @@ from tidings.stores.postgres.log import refusal_of
 FENCED = "TD303"
 REFUSED = ("TD301", "TD302")
 
+_NOTHING = "nothing was written"
+_DENIED = "nothing was written; let the owner grant it to this role"
 _AGAIN = (pg.DeadlockDetected, pg.SerializationFailure, pg.LockNotAvailable)
 
 
@@ -55,30 +57,25 @@ def explain(error: BaseException, place: str, op: Op | None = None, *, committin
     elif code in REFUSED:
         result = refusal_of(str(code), detail)
     elif isinstance(error, pg.DiskFull):
-        result = StoreFull(f"{place}: {_first_line(error)}", "free space on the database server; nothing was written")
+        result = StoreFull(f"{place}: {error}", "free space on the database server; nothing was written")
     elif is_lost(error):
         if committing:
             result = OutcomeUnknown(
-                f"{place}: the connection broke during a commit: {_first_line(error)}",
+                f"{place}: the connection broke during a commit: {error}",
                 "sending the same id again is safe",
             )
         else:
-            result = StoreUnavailable(f"{place}: {_first_line(error)}", _cure(error))
+            result = StoreUnavailable(f"{place}: {error}", _cure(error))
     elif is_transient(error) or isinstance(error, pg.QueryCanceled):
-        result = StoreUnavailable(f"{place}: {_first_line(error)}", "nothing was done; it may work when tried again")
+        result = StoreUnavailable(f"{place}: {error}", "nothing was done; it may work when tried again")
     elif isinstance(error, psycopg.Error):
-        result = StoreError(f"{place}: {_first_line(error)}", "nothing was written")
+        result = StoreError(f"{place}: {error}", _DENIED if isinstance(error, pg.InsufficientPrivilege) else _NOTHING)
     elif isinstance(error, Exception):
         return error
     else:
-        result = StoreError(f"{place}: {type(error).__name__}", "nothing was written")
+        result = StoreError(f"{place}: {type(error).__name__}", _NOTHING)
     result.__cause__ = error
     return result
-
-
-def _first_line(error: BaseException) -> str:
-    """What went wrong in one line; libpq never puts a password in it."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _cure(error: BaseException) -> str:

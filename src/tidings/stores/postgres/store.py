@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -16,16 +17,18 @@ import psycopg
 from tidings.core.check import Check
 from tidings.core.envelope import Envelope
 from tidings.core.guarantees import Guarantees
+from tidings.core.migration import Migration, Schema
 from tidings.core.operations import Backlog, CurrentState, Held, Member, Op, State
 from tidings.core.url import parse_url
 from tidings.errors import NotOpen, TidingsError
 from tidings.stores.postgres import checkup, reads
 from tidings.stores.postgres.committer import Committer
-from tidings.stores.postgres.connection import Place, prepare
+from tidings.stores.postgres.connection import Place, TimelyConnection
 from tidings.stores.postgres.failures import explain
 from tidings.stores.postgres.head import Head
 from tidings.stores.postgres.placeholders import numbered
 from tidings.stores.postgres.pool import MOST, READING, BlockingPool, Pools
+from tidings.stores.postgres.schema import look, migrate_now, prepare
 from tidings.stores.postgres.steps import Steps, rows
 from tidings.stores.postgres.transaction import PostgresTransaction
 from tidings.stores.postgres.waking import Waker
@@ -102,20 +105,26 @@ class PostgresStore:
         with self._opening:
             if self._writer is not None:
                 return
-            try:
-                connection = self._place.connect()
-                try:
-                    prepare(connection, self._place)
-                finally:
-                    connection.close()
-            except (psycopg.Error, TidingsError) as error:
-                raise explain(error, self._place.safe) from error.__cause__
+            with self._briefly() as connection:
+                prepare(connection, self._place)
             self._blocking = BlockingPool(self._place, MOST)
             self._blocking_reads = BlockingPool(self._place, READING)
             self._rooms = Rooms(None, None)
             self._waker = Waker(self._place, self._rooms.wake)
             self._writer = Writer(Committer(self._place), self._grew)
             _stores.add(self)
+
+    @contextlib.contextmanager
+    def _briefly(self) -> Iterator[TimelyConnection]:
+        """A connection for what is done before the store is open; it blocks."""
+        try:
+            connection = self._place.connect()
+            try:
+                yield connection
+            finally:
+                connection.close()
+        except (psycopg.Error, TidingsError) as error:
+            raise explain(error, self._place.safe) from error.__cause__
 
     async def close(self) -> None:
         """Finish waiting writes and close. Safe to call twice."""
@@ -342,7 +351,17 @@ class PostgresStore:
         """The workers that said they live, by app and member."""
         return await self._read(reads.members())
 
-    # ---- for the doctor ----------------------------------------------------------------------------------------------
+    # ---- its schema, and for the doctor ------------------------------------------------------------------------------
+
+    def schema(self) -> Schema:
+        """How its schema stands. It need not be open; blocks."""
+        with self._briefly() as connection:
+            return drive(look(self._place), Wire(connection))
+
+    def migrate(self, step: Migration) -> None:
+        """Take a pending step in one transaction. It need not be open; blocks."""
+        with self._briefly() as connection:
+            migrate_now(connection, self._place, step)
 
     def look(self) -> Sequence[Check]:
         """What can be seen before opening it."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+import psycopg
 from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor
 
 from tidings.stores.postgres.steps import Result, Statement, Steps
+from tidings.stores.postgres.terse import shorten
 
 T = TypeVar("T")
 
@@ -34,6 +36,13 @@ class Wire:
 
     def run(self, statements: Sequence[Statement]) -> list[Result]:
         """The results of statements, in order; the first that fails ends it."""
+        try:
+            return self._run(statements)
+        except psycopg.Error as error:
+            shorten(error)
+            raise
+
+    def _run(self, statements: Sequence[Statement]) -> list[Result]:
         execute = self.connection.execute
         if len(statements) == 1:
             sql, params = statements[0]
@@ -55,6 +64,13 @@ class AsyncWire:
 
     async def run(self, statements: Sequence[Statement]) -> list[Result]:
         """The results of statements, in order; the first that fails ends it."""
+        try:
+            return await self._run(statements)
+        except psycopg.Error as error:
+            shorten(error)
+            raise
+
+    async def _run(self, statements: Sequence[Statement]) -> list[Result]:
         execute = self.connection.execute
         if len(statements) == 1:
             sql, params = statements[0]

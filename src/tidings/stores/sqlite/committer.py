@@ -17,10 +17,11 @@ from tidings.errors import OutcomeUnknown, StoreGone, TidingsError
 from tidings.stores.sqlite import log
 from tidings.stores.sqlite.apply import APPLY, apply_alone, is_durable, is_risky
 from tidings.stores.sqlite.changes import Changes
-from tidings.stores.sqlite.connection import connect, leak, prepare
+from tidings.stores.sqlite.connection import connect, leak
 from tidings.stores.sqlite.failures import code_of, explain, is_the_store_s
 from tidings.stores.sqlite.originals import Originals
 from tidings.stores.sqlite.presence import NoPresence
+from tidings.stores.sqlite.schema import prepare
 from tidings.stores.sqlite.turnstile import Turnstile
 
 Outcome = tuple[Any, BaseException | None]

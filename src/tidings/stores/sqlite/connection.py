@@ -1,21 +1,16 @@
-"""Connections to the database file: settings, schema, and what may be opened at all."""
+"""Connections to the database file: settings, and where a file may lie at all."""
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import sqlite3
-import uuid
 from collections.abc import Iterator
-from importlib.resources import files
 from pathlib import Path
 
-from tidings.errors import StoreUnavailable, TidingsError, WrongStore
-from tidings.stores.sqlite.failures import about, cure_for, explain, may
+from tidings.errors import StoreUnavailable
+from tidings.stores.sqlite.failures import about, cure_for, may
 
-APPLICATION = 0x74696469  # "tidi", so that `file shop.db` and we ourselves know it
-SCHEMA_VERSION = 1
 BUSY_SECONDS = 10.0
 
 _SETTINGS = (
@@ -41,7 +36,7 @@ def connect(path: Path, *, volatile: bool = False) -> sqlite3.Connection:
         path: The database file.
         volatile: True for a store that ends with the process: nothing is flushed to a disk.
     """
-    connection = _bare(path)
+    connection = bare(path)
     for setting in _SETTINGS:
         connection.execute(setting)
     if volatile:
@@ -49,7 +44,8 @@ def connect(path: Path, *, volatile: bool = False) -> sqlite3.Connection:
     return connection
 
 
-def _bare(path: Path) -> sqlite3.Connection:
+def bare(path: Path) -> sqlite3.Connection:
+    """A connection that changes nothing by itself."""
     return sqlite3.connect(
         path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=512
     )
@@ -77,79 +73,6 @@ def check_place(path: Path) -> None:
         if not is_other:
             what += "its directory does not exist" if not folder.is_dir() else "permission denied"
         raise StoreUnavailable(f"{path} {what}{about(str(path))}", cure_for(str(path)), path=str(path))
-
-
-def prepare(path: Path, *, volatile: bool = False) -> sqlite3.Connection:
-    """Open the write connection, creating file and schema where they are missing. Called inside the turnstile.
-
-    Raises:
-        StoreUnavailable: The file cannot be opened or written.
-        WrongStore: It is no store of ours, or one of a newer version.
-    """
-    with contextlib.suppress(FileExistsError):  # never open an existing one: closing it would drop SQLite's own locks
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    try:
-        is_new = _is_new(path)
-        connection = connect(path, volatile=volatile)
-        try:
-            if is_new:
-                _create(connection)
-        except BaseException:
-            connection.close()
-            raise
-    except sqlite3.Error as error:
-        raise _opening(error, path) from error
-    return connection
-
-
-def _opening(error: sqlite3.Error, path: Path) -> TidingsError:
-    if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_NOTADB:
-        return WrongStore(f"{path} is not an SQLite database", "give the path of a new file", path=str(path))
-    return explain(error, str(path))
-
-
-def _is_new(path: Path) -> bool:
-    """True for an empty database, False for a store of ours; looks without changing anything.
-
-    Raises:
-        WrongStore: It is neither.
-    """
-    with contextlib.closing(_bare(path)) as connection:
-        application = connection.execute("PRAGMA application_id").fetchone()[0]
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-    if application == APPLICATION:
-        if version > SCHEMA_VERSION:
-            raise WrongStore(
-                f"{path} was written by a newer tidings (schema {version}, this one knows {SCHEMA_VERSION})",
-                "upgrade tidings: pip install --upgrade tidings",
-                path=str(path),
-                schema=version,
-            )
-        return False
-    if application or version or tables:
-        raise WrongStore(
-            f"{path} is the database of another program (application id {application:#x}, {tables} tables)",
-            "give tidings a file of its own; your tables can then be created in it",
-            path=str(path),
-        )
-    return True
-
-
-def _create(connection: sqlite3.Connection) -> None:
-    schema = (files("tidings.stores") / "sql" / "sqlite" / "schema.sql").read_text("utf-8")
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        for statement in statements(schema):
-            connection.execute(statement)
-        connection.execute("INSERT INTO tidings_meta VALUES ('store', ?)", (str(uuid.uuid4()),))
-        connection.execute(f"PRAGMA application_id = {APPLICATION}")
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
 
 
 def statements(script: str) -> Iterator[str]:

@@ -18,10 +18,11 @@ from typing import Any, TypeVar
 from tidings.core.check import Check
 from tidings.core.envelope import Envelope
 from tidings.core.guarantees import Guarantees
+from tidings.core.migration import Migration, Schema
 from tidings.core.operations import Backlog, CurrentState, Held, Member, Op, State
 from tidings.core.url import parse_url
 from tidings.errors import NotOpen
-from tidings.stores.sqlite import checkup, reads
+from tidings.stores.sqlite import checkup, reads, schema
 from tidings.stores.sqlite.committer import Committer
 from tidings.stores.sqlite.connection import check_place, connect
 from tidings.stores.sqlite.doorbell import Doorbell
@@ -248,6 +249,14 @@ class SqliteStore:
         return 0
 
     # ---- for the doctor ----------------------------------------------------------------------------------------------
+
+    def schema(self) -> Schema:
+        """How its schema stands. It need not be open; blocks."""
+        return schema.look(self._path_text)
+
+    def migrate(self, step: Migration) -> None:
+        """Take a pending step in one transaction. It need not be open; blocks."""
+        schema.migrate_now(self._path_text, step)
 
     def look(self) -> Sequence[Check]:
         """What can be seen from outside, before opening it; a failed check advises against that."""

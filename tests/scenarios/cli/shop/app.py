@@ -34,13 +34,13 @@ revenue = Projection("revenue", schema="CREATE TABLE revenue (email TEXT PRIMARY
 @revenue.on(OrderPlaced)
 async def add(order: OrderPlaced, tx: Transaction) -> None:
     await tx.execute(
-        "INSERT INTO revenue VALUES (?, ?) ON CONFLICT (email) DO UPDATE SET total = total + excluded.total",
+        "INSERT INTO revenue VALUES (?, ?) ON CONFLICT (email) DO UPDATE SET total = revenue.total + excluded.total",
         order.email,
         order.total,
     )
 
 
-app = App("sqlite:shop.db", revenue, lease=2.0)
+app = App("sqlite:shop.db", revenue, name="shop", lease=2.0)
 
 
 @app.on(OrderPlaced, retry=Retry(attempts=2, initial=0.01))

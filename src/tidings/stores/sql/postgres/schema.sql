@@ -120,3 +120,5 @@ CREATE TABLE tidings_meta (
     name  text PRIMARY KEY,
     value text NOT NULL
 );
+
+INSERT INTO tidings_meta VALUES ('store', gen_random_uuid()::text), ('schema', '0');

@@ -120,3 +120,7 @@ CREATE TABLE tidings_meta (
     name  TEXT PRIMARY KEY,
     value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+INSERT INTO tidings_meta VALUES ('store', lower(hex(randomblob(16))));
+
+PRAGMA application_id = 0x74696469;    -- "tidi", so that `file shop.db` and we ourselves know it
