@@ -39,10 +39,11 @@ def test_every_block_says_what_it_is(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PLAYED, ids=name_of)
 def test_the_code_of_a_page_does_what_the_page_says(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    stage = Stage(tmp_path)
+    speaks_to_a_server = "export STORE=postgresql:" in page.read_text("utf-8")
+    stage = Stage(tmp_path, request.getfixturevalue("newest_postgres_url") if speaks_to_a_server else "")
     try:
         for block in blocks(page):
             if block.language == "python" and (page == ENGLISH or origin_of(block)):

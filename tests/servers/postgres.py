@@ -132,7 +132,7 @@ class PostgresServer:
             # In a session of its own: Ctrl-C is for the tests, which then stop it.
             self._process = self._spawn("postgres", "-D", self.data, stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + PATIENCE
-        while not self._says("ready"):
+        while not self._says("ready", "standby"):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"PostgreSQL {self.major} did not start:\n{self.log.read_text()[-2000:]}")
             time.sleep(0.005)
@@ -214,11 +214,11 @@ class PostgresServer:
             **options,
         )
 
-    def _says(self, status: str) -> bool:
-        """Does the postmaster's own note, whose eighth line is its status, say so?"""
+    def _says(self, *statuses: str) -> bool:
+        """Does the postmaster's own note, whose eighth line is its status, say one of these?"""
         with contextlib.suppress(FileNotFoundError):
             lines = (self.data / "postmaster.pid").read_text().splitlines()
-            return len(lines) > 7 and lines[0] == str(self._process.pid) and lines[7].strip() == status
+            return len(lines) > 7 and lines[0] == str(self._process.pid) and lines[7].strip() in statuses
         return False
 
 

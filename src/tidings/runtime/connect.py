@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import cast
+from typing import Any, cast
 
 from tidings.core.ports import Store
 from tidings.core.url import parse_url
@@ -17,6 +17,8 @@ from tidings.errors import BadUrl
 _shared: dict[tuple[str, int], Store] = {}  # by place and process
 _users: Counter[tuple[int, int]] = Counter()  # by store and process
 _lock = threading.Lock()
+_EXTRAS = {"postgresql": "postgres"}
+"""Schemes whose drivers are not installed with tidings itself -> the extra that brings them."""
 
 
 @cache
@@ -34,10 +36,19 @@ def make_store(url: str) -> Store:
     parsed = parse_url(url)
     found = adapters("tidings.stores")
     if parsed.scheme in found:
-        return cast("Store", found[parsed.scheme].load()(url))
+        return cast("Store", _load(found[parsed.scheme])(url))
     known = ", ".join(sorted(f"{name}:" for name in found))
     msg = f"no store adapter for {parsed.safe!r}"
     raise BadUrl(msg, f"stores known here: {known or 'none; is tidings installed?'}")
+
+
+def _load(adapter: EntryPoint) -> Any:
+    try:
+        return adapter.load()
+    except ImportError as error:
+        missing = error.name.partition(".")[0] if error.name else "its driver"
+        cure = f"pip install 'tidings[{_EXTRAS[adapter.name]}]'" if adapter.name in _EXTRAS else f"install {missing}"
+        raise BadUrl(f"{adapter.name}: needs {missing}, which cannot be imported", cure) from error
 
 
 def open_store(store: str | Store) -> Store:

@@ -34,6 +34,22 @@ def test_a_new_project_passes_its_test_runs_and_can_be_looked_at(tmp_path: Path)
     assert tidings("doctor", cwd=folder).code == 0
 
 
+def test_a_new_project_runs_on_postgresql_by_its_url_alone(tmp_path: Path, newest_postgres_url: str) -> None:
+    assert tidings("new", "shop", cwd=tmp_path).code == 0
+    folder = tmp_path / "shop"
+    source = folder / "app.py"
+    source.write_text(source.read_text().replace("sqlite:shop.db", newest_postgres_url))
+    for _ in range(2):
+        subprocess.run([sys.executable, "app.py"], cwd=folder, env=settings(), check=True)
+    with started("run", "app:app", cwd=folder) as run:
+        run.until(
+            lambda: tidings("events", "ls", "--type", "ReceiptSent", "-o", "ids", cwd=folder).out.count("\n") == 2
+        )
+        run.until(lambda: tidings("status", "--max-lag", "0", cwd=folder).code == 0)
+    [row] = tidings("projection", "ls", "-o", "json", cwd=folder).data
+    assert (row["name"], row["state"], row["retrying"]) == ("revenue", "up to date", 0)
+
+
 def test_a_dry_run_names_the_files_and_makes_none(tmp_path: Path) -> None:
     done = tidings("new", "shop", "--dry-run", cwd=tmp_path)
     assert done.code == 0, done.err

@@ -35,14 +35,17 @@ def test_the_nearest_naming_of_an_app_wins(shop: Path) -> None:
 
 
 @pytest.mark.parametrize("nothing", ["", "   "])
+@pytest.mark.bad_input(40)
 def test_an_empty_variable_is_none(shop: Path, nothing: str) -> None:
     assert found(tidings("status", "-o", "json", cwd=shop, TIDINGS_APP=nothing)) == "sqlite:shop.db"
 
 
+@pytest.mark.bad_input(40)
 def test_blanks_around_a_variable_do_not_matter(shop: Path) -> None:
     assert found(tidings("status", "-o", "json", cwd=shop, TIDINGS_APP=" app:app\n")) == "sqlite:shop.db"
 
 
+@pytest.mark.bad_input(40)
 def test_quotes_in_a_variable_are_named(shop: Path) -> None:
     done = tidings("status", cwd=shop, TIDINGS_APP="'app:app'")
     assert done.code == 2
@@ -58,6 +61,7 @@ def test_quotes_in_a_variable_are_named(shop: Path) -> None:
         ("\ufffe", "pyproject.toml"),
     ],
 )
+@pytest.mark.bad_input(40)
 def test_a_broken_configuration_is_told_with_its_place(shop: Path, text: str, told: str) -> None:
     (shop / "pyproject.toml").write_text(text, encoding="utf-16" if text == "\ufffe" else "utf-8")
     done = tidings("status", cwd=shop)

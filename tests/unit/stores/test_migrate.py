@@ -184,6 +184,35 @@ def test_killed_at_any_statement_of_a_migration_the_same_command_goes_on(url: st
     assert notes(url) == [(7,)]
 
 
+def test_the_newest_schema_and_the_steps_to_it_make_the_same_tables(url: str, upgrade) -> None:
+    old(url)
+    upgrade()
+    up(url)
+    other = f"{url.partition('?')[0]}?schema=other" if url.startswith("postgresql") else url.replace("shop", "other")
+    opened(other).close_now()
+    assert columns(url) == columns(other)
+    assert len(columns(url)) > 60
+
+
+def columns(url: str) -> list[tuple[str, ...]]:
+    """Table, column and type of all there is in a store."""
+    store = opened(url)
+    try:
+        if url.startswith("sqlite"):
+            ask = "SELECT t.name, c.name, c.type FROM sqlite_schema AS t, pragma_table_info(t.name) AS c ORDER BY 1, 2"
+        else:
+            ask = (
+                "SELECT table_name, column_name, data_type FROM information_schema.columns "
+                "WHERE table_schema = current_schema() ORDER BY 1, 2"
+            )
+        tx = store.begin_now()
+        rows = run(tx.execute(ask)).fetchall()
+        run(tx.rollback())
+        return rows
+    finally:
+        store.close_now()
+
+
 @pytest.mark.bad_input(69)
 def test_killed_at_any_statement_while_the_store_is_made_the_next_one_makes_it(url: str) -> None:
     at = 0

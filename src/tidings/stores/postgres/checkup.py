@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
 
 from tidings.core.check import Check
-from tidings.stores.postgres.connection import OLDEST_SERVER
+from tidings.stores.postgres.connection import OLDEST_SERVER, Place
 from tidings.stores.postgres.steps import Steps, rows, value
 
 LONG = 60.0
 """Seconds after which an open transaction of this database deserves a look."""
 
 
-def outside() -> Iterator[Check]:
+def outside(place: Place) -> Iterator[Check]:
     """What can be seen without connecting."""
     yield Check("driver", "ok", f"psycopg {version('psycopg')}")
+    home = Path("~").expanduser()
+    passwords = Path(os.environ.get("PGPASSFILE") or home / ".pgpass")
+    key = Path(place.arguments.get("sslkey") or os.environ.get("PGSSLKEY") or home / ".postgresql" / "postgresql.key")
+    open_ones = [each for each in (passwords, key) if each.is_file() and each.stat().st_mode & 0o077]
+    for each in open_ones:
+        found = f"{each} is {stat.filemode(each.stat().st_mode)}: others can read it, and libpq does not use it"
+        yield Check("secrets", "warn", found, f"chmod 600 {each}, and change what others may have read")
+    if not open_ones:
+        yield Check("secrets", "ok", "no file with a password or key is open to others")
 
 
 def inside(*, deep: bool) -> Steps[list[Check]]:
@@ -28,11 +40,11 @@ def inside(*, deep: bool) -> Steps[list[Check]]:
     found = [
         Check("postgresql", "ok" if number >= OLDEST_SERVER * 10_000 else "fail", f"{server}, {size / 1e6:,.1f} MB")
     ]
-    found.append(_setting("fsync", fsync, "off" not in fsync, "what was acknowledged survives a power cut"))
+    found.append(_setting("fsync", fsync, "off" not in fsync, "what was acknowledged survives a power cut (G1)"))
     found.append(
-        _setting("synchronous_commit", synchronous, synchronous != "off", "what was acknowledged survives a crash")
+        _setting("synchronous_commit", synchronous, synchronous != "off", "what was acknowledged survives a crash (G1)")
     )
-    found.append(_setting("full_page_writes", full_pages, full_pages == "on", "the files survive a power cut"))
+    found.append(_setting("full_page_writes", full_pages, full_pages == "on", "the files survive a power cut (G1)"))
     oldest = yield from value(
         "SELECT extract(epoch FROM max(clock_timestamp() - xact_start))::float FROM pg_stat_activity "
         "WHERE datname = current_database() AND pid <> pg_backend_pid()"

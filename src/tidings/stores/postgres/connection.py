@@ -37,7 +37,12 @@ TURN = 0.005
 
 OPTIONS = ("schema", "sslmode", "sslrootcert", "sslcert", "sslkey", "connect_timeout", "host", "channel_binding")
 """Options of a URL; all but `schema` are libpq's own."""
-_NAME = re.compile(r"[a-z_][a-z0-9_]{0,40}")
+_NAME = re.compile(r"(?!pg_|information_schema$)[a-z_][a-z0-9_]{0,40}")
+_VALUES = {
+    "sslmode": "disable|allow|prefer|require|verify-ca|verify-full",
+    "channel_binding": "disable|prefer|require",
+    "connect_timeout": "[0-9]{1,4}",
+}
 
 
 class TimelyConnection(Connection[tuple[Any, ...]]):
@@ -129,11 +134,17 @@ class Place:
             raise BadUrl(f"postgresql: the option {unknown[0][:40]!r} is not known", f"known: {', '.join(OPTIONS)}")
         if not url.path:
             raise BadUrl(f"{url.safe} names no database", "write postgresql://user@host/database")
+        if "," in (url.host or ""):
+            raise BadUrl(f"{url.safe} names several hosts", "name the one that takes writes")
         self.schema = url.options.get("schema", "public")
         if not _NAME.fullmatch(self.schema):
-            cure = "use small letters, digits and _, at most 41, not starting with a digit"
+            cure = "use small letters, digits and _, at most 41, not starting with a digit or pg_"
             raise BadUrl(f"postgresql: the schema {self.schema[:40]!r} cannot be used", cure)
         given = {name: value for name, value in url.options.items() if name != "schema"}
+        for name, accepted in _VALUES.items():
+            if name in given and not re.fullmatch(accepted, given[name]):
+                cure = f"use {accepted.replace('|', ', ')}" if "|" in accepted else "give whole seconds"
+                raise BadUrl(f"postgresql: {name} is {given[name][:40]!r}", cure)
         self.arguments: dict[str, Any] = {
             "host": url.host,
             "port": url.port,
@@ -156,6 +167,7 @@ class Place:
             "statement_timeout": int(_SERVER_DEADLINE * 1000),
             "lock_timeout": int(_SERVER_DEADLINE * 1000),
             "idle_in_transaction_session_timeout": int(_IDLE * 1000),
+            "default_transaction_isolation": r"read\ committed",  # whoever gets the lock of the log sees what is before
             "timezone": "UTC",
             "client_min_messages": "warning",
         }

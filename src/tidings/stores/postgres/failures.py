@@ -8,7 +8,7 @@ import psycopg
 from psycopg import errors as pg
 
 from tidings.core.operations import Op, Settle
-from tidings.errors import OutcomeUnknown, StoreError, StoreFull, StoreUnavailable, TidingsError
+from tidings.errors import OutcomeUnknown, StoreError, StoreFull, StoreGone, StoreUnavailable, TidingsError
 from tidings.stores.postgres.held import fenced
 from tidings.stores.postgres.log import refusal_of
 
@@ -69,7 +69,7 @@ def explain(error: BaseException, place: str, op: Op | None = None, *, committin
     elif is_transient(error) or isinstance(error, pg.QueryCanceled):
         result = StoreUnavailable(f"{place}: {error}", "nothing was done; it may work when tried again")
     elif isinstance(error, psycopg.Error):
-        result = StoreError(f"{place}: {error}", _DENIED if isinstance(error, pg.InsufficientPrivilege) else _NOTHING)
+        result = _refused(error, place)
     elif isinstance(error, Exception):
         return error
     else:
@@ -78,14 +78,28 @@ def explain(error: BaseException, place: str, op: Op | None = None, *, committin
     return result
 
 
+def _refused(error: psycopg.Error, place: str) -> TidingsError:
+    """What the database would not do, and why."""
+    if isinstance(error, pg.UndefinedTable | pg.UndefinedFunction) and "tidings_" in str(error):
+        cure = "stop every process that uses it, restore it from a backup, and start again"
+        return StoreGone(f"{place}: the store is not there any more: {error}", cure)
+    is_denied = isinstance(error, pg.InsufficientPrivilege | pg.InvalidSchemaName)
+    return StoreError(f"{place}: {error}", _DENIED if is_denied else _NOTHING)
+
+
+_CURES = {
+    ("password", "authentication"): "check user and password of the URL",
+    ("startup parameter",): "connect to PostgreSQL itself: a connection pooler (PgBouncer?) cannot be used",
+    ("resolve host", "translate host"): "correct the host of the URL; it is tried again",
+    ("does not exist",): "create the database and the role first, or correct the URL",
+    ("SSL", "certificate"): "check sslmode and sslrootcert of the URL",
+    ("refused", "No such file"): "start PostgreSQL, or correct host and port of the URL",
+}
+"""Words of libpq or the server -> what to do."""
+
+
 def _cure(error: BaseException) -> str:
-    text = str(error)
-    if "password" in text or "authentication" in text:
-        return "check user and password of the URL"
-    if "does not exist" in text:
-        return "create the database and the role first, or correct the URL"
-    if "SSL" in text or "certificate" in text:
-        return "check sslmode and sslrootcert of the URL"
-    if "refused" in text or "No such file" in text:
-        return "start PostgreSQL, or correct host and port of the URL"
+    for words, cure in _CURES.items():
+        if any(word in str(error) for word in words):
+            return cure
     return "it is tried again; check that the database server runs and can be reached"

@@ -109,6 +109,7 @@ class PostgresStore:
                 prepare(connection, self._place)
             self._blocking = BlockingPool(self._place, MOST)
             self._blocking_reads = BlockingPool(self._place, READING)
+            self._committed = 0  # a backup may have been put back meanwhile
             self._rooms = Rooms(None, None)
             self._waker = Waker(self._place, self._rooms.wake)
             self._writer = Writer(Committer(self._place), self._grew)
@@ -365,7 +366,7 @@ class PostgresStore:
 
     def look(self) -> Sequence[Check]:
         """What can be seen before opening it."""
-        return list(checkup.outside())
+        return list(checkup.outside(self._place))
 
     async def inspect(self, *, deep: bool = False) -> Sequence[Check]:
         """Whether the server is set up to keep what a store promises; `deep` reads the whole log."""
