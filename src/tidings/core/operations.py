@@ -228,6 +228,19 @@ class Fire(msgspec.Struct, frozen=True, gc=False):
     limit: int = 1000
 
 
+class Ship(msgspec.Struct, frozen=True, gc=False):
+    """Move what is in the outbox to the log, oldest first. Returns `Appended` with a position for each row that left.
+
+    One process moves at a time: where another one does, nothing is moved here, and the positions are empty. A row whose
+    id stands for other content already becomes a dead letter of the group `<app>.outbox`; its position is 0.
+
+    Attributes:
+        limit: At most this many rows at once.
+    """
+
+    limit: int = 500
+
+
 class Redrive(msgspec.Struct, frozen=True):
     """Put dead letters back to work (attempts count anew), but not what belongs to no group. Returns how many.
 
@@ -256,7 +269,7 @@ class Rewind(msgspec.Struct, frozen=True):
     seed: bool = False
 
 
-Op = Append | Settle | Join | Seed | Claim | Beat | Fire | Redrive | Rewind
+Op = Append | Settle | Join | Seed | Claim | Beat | Fire | Ship | Redrive | Rewind
 
 
 # ---- what is read ----------------------------------------------------------------------------------------------------

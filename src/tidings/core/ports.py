@@ -13,6 +13,7 @@ from tidings.core.envelope import Envelope
 from tidings.core.guarantees import Guarantees
 from tidings.core.migration import Migration, Schema
 from tidings.core.operations import Backlog, CurrentState, Held, Member, Op, State
+from tidings.core.outbox import OutboxTable
 from tidings.core.subscription import Subscription
 
 
@@ -48,6 +49,9 @@ class StoreTransaction(Protocol):
 
     async def apply(self, op: Op) -> Any:
         """Apply an operation as part of this transaction."""
+
+    async def connection(self) -> Any:
+        """The driver's own connection, inside this transaction."""
 
     async def savepoint(self) -> None:
         """Mark a place to come back to; savepoints do not nest."""
@@ -148,6 +152,16 @@ class Store(Protocol):
 
     async def next_timer(self) -> int | None:
         """Microseconds since 1970 UTC when the next timer is due, or None."""
+
+    def outbox(self) -> OutboxTable:
+        """Where transactions of others write what they publish; also of a store that is not open.
+
+        Raises:
+            UsageError: No other connection can reach it.
+        """
+
+    async def oldest_outgoing(self) -> int | None:
+        """When the oldest envelope in the outbox was published, microseconds since 1970 UTC; None when it is empty."""
 
     async def seeding(self, group: str) -> str | None:
         """The cursor of a replica's unfinished bootstrap ("" at its start), or None when there is none."""

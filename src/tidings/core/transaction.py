@@ -41,6 +41,16 @@ class Transaction(Protocol):
     async def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         """Run one SQL statement once for each row of values."""
 
+    async def connection(self) -> Any:
+        """The driver's own connection, inside this transaction: for libraries that bring their own SQL.
+
+        Ask for it anew in each handler, and leave beginning, committing and rolling back to tidings.
+
+        Returns:
+            On SQLite a `sqlite3.Connection`. On PostgreSQL a `psycopg.AsyncConnection` (in `app.blocking()` a
+            `psycopg.Connection`) whose cursors take $1, $2...; make `psycopg.AsyncCursor(connection)` for %s.
+        """
+
     async def publish(
         self, *messages: object, after: float | timedelta | None = None, at: datetime | None = None
     ) -> None:

@@ -25,6 +25,7 @@ from tidings.errors import BadArgument, BadDeclaration, NotFound, NotOpen
 from tidings.runtime.clock import Clock
 from tidings.runtime.connect import adapters, open_store, release
 from tidings.runtime.lifecycle import run
+from tidings.runtime.outbox import Outbox
 from tidings.runtime.outgoing import Outgoing
 from tidings.runtime.quarantine import quarantined
 from tidings.runtime.transaction import OPEN
@@ -94,6 +95,7 @@ class App(Router):
         self._verbs: Verbs | None = None
         self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
         self._workers: WeakSet[Worker] = WeakSet()
+        self.outbox = Outbox(self)
 
     # ---- opening and closing ---------------------------------------------------------------------------------------
 

@@ -160,6 +160,10 @@ class BlockingTransaction:
         """Run one SQL statement for many rows."""
         finish(self._tx.executemany(sql, rows))
 
+    def connection(self) -> Any:
+        """The driver's own connection, inside this transaction; see `tidings.Transaction.connection`."""
+        return finish(self._tx.connection())
+
     def publish(self, *messages: object, after: float | timedelta | None = None, at: datetime | None = None) -> None:
         """Publish messages when this transaction commits."""
         finish(self._tx.publish(*messages, after=after, at=at))

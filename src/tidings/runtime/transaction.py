@@ -126,6 +126,11 @@ class OpenTransaction:
         raw = await self.begun()
         await raw.executemany(sql, rows)
 
+    async def connection(self) -> Any:
+        """The driver's own connection, inside this transaction; see `tidings.Transaction.connection`."""
+        raw = await self.begun()
+        return await raw.connection()
+
     async def publish(
         self, *messages: object, after: float | timedelta | None = None, at: datetime | None = None
     ) -> None:

@@ -1,7 +1,8 @@
 """A worker: a process (or part of one) that runs the subscriptions of an app.
 
 It tells the others that it lives, shares the slots of every group with them, wakes its pumps when the log grows, moves
-due timers to the log, and drains when asked to stop. A pump that fails is started again; the others do not notice.
+due timers and the outbox to the log, and drains when asked to stop. A pump that fails is started again; the others do
+not notice.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from tidings.runtime.clock import MICROSECONDS, Clock
 from tidings.runtime.drain import LAST, drain
 from tidings.runtime.outgoing import Outgoing
 from tidings.runtime.pump import Pump
+from tidings.runtime.relay import Relay
 from tidings.runtime.seeding import Seeding
 from tidings.runtime.watchdog import Watchdog
 
@@ -49,6 +51,7 @@ class Worker:
     Attributes:
         member: Its identity among the workers of the app.
         pumps: One per subscription.
+        relay: Moves the outbox to the log.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Worker:
             Pump(store, each, broker.consumer(each, f"{app}.{each.group}", self.member, lease), outgoing, clock)
             for each in subscriptions
         ]
+        self.relay = Relay(store)
         self.seedings = [Seeding(store, pump) for pump in self.pumps if pump.subscription.bootstrap is not None]
         self._stop = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -98,7 +102,7 @@ class Worker:
         await self._suggest()
         running = await self._beat()
         await renamed.warn(self.store, self.app, subscriptions, new, running)
-        for loop in (self._keep_beating, self._keep_watching, self._keep_time):
+        for loop in (self._keep_beating, self._keep_watching, self._keep_time, self.relay.run):
             self._start(self._keep(loop))
         self._start(self._watchdog.run())
         for pump in self.pumps:
@@ -255,6 +259,8 @@ class Worker:
             return False
         due = await self.store.next_timer()
         if due is not None and due <= self.clock.now():
+            return False
+        if await self.store.oldest_outgoing() is not None:
             return False
         head = await self.store.head()
         for pump in self.pumps:

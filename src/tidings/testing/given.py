@@ -213,6 +213,10 @@ class TableTransaction:
         """Run one statement for many rows."""
         self._connection.executemany(sql, rows)
 
+    async def connection(self) -> sqlite3.Connection:
+        """The connection."""
+        return self._connection
+
     async def get(self, part: Readable[R], key: object) -> R:
         """The record of a key."""
         return await part.read(str(key), self)

@@ -184,6 +184,10 @@ class SimTransaction:
         """Apply an operation."""
         return await noticed(self._raw.apply(op))
 
+    async def connection(self) -> Any:
+        """The driver's connection."""
+        return await self._raw.connection()
+
     async def savepoint(self) -> None:
         """Mark a place."""
         await self._raw.savepoint()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tidings.core.operations import Append, Appended, Beat, Claim, Fire, Join, Op, Redrive, Rewind, Seed, Settle
+from tidings.core.operations import Append, Appended, Beat, Claim, Fire, Join, Op, Redrive, Rewind, Seed, Settle, Ship
 from tidings.errors import TidingsError
-from tidings.stores.postgres import groups, held, leases, log
+from tidings.stores.postgres import groups, held, leases, log, outbox
 from tidings.stores.postgres.steps import Statement, Steps
 
 BEGIN: Statement = ("BEGIN", ())
@@ -17,6 +17,7 @@ _QUICKLY: Statement = ("SET LOCAL synchronous_commit = off", ())
 APPLY: dict[type, Callable[[Any], Steps[Any]]] = {
     Append: log.append,
     Fire: log.fire,
+    Ship: outbox.ship,
     Settle: held.settle,
     Redrive: held.redrive,
     Join: groups.join,

@@ -136,6 +136,12 @@ def held(
 # ---- groups ----------------------------------------------------------------------------------------------------------
 
 
+def oldest_outgoing() -> Steps[int | None]:
+    """When the oldest envelope in the outbox was published."""
+    oldest: int | None = yield from value("SELECT time FROM tidings_outbox ORDER BY number LIMIT 1")
+    return oldest
+
+
 def next_timer() -> Steps[int | None]:
     """When the next timer is due."""
     first: int | None = yield from value("SELECT min(due) FROM tidings_timer")

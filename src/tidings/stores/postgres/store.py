@@ -19,6 +19,7 @@ from tidings.core.envelope import Envelope
 from tidings.core.guarantees import Guarantees
 from tidings.core.migration import Migration, Schema
 from tidings.core.operations import Backlog, CurrentState, Held, Member, Op, State
+from tidings.core.outbox import OutboxTable
 from tidings.core.url import parse_url
 from tidings.errors import NotOpen, TidingsError
 from tidings.stores.postgres import checkup, reads
@@ -335,6 +336,14 @@ class PostgresStore:
     async def next_timer(self) -> int | None:
         """Microseconds since 1970 UTC when the next timer is due, or None."""
         return await self._read(reads.next_timer())
+
+    def outbox(self) -> OutboxTable:
+        """Where transactions of others write what they publish."""
+        return OutboxTable(f'"{self._place.schema}".tidings_outbox', "postgresql", self._place.safe)
+
+    async def oldest_outgoing(self) -> int | None:
+        """When the oldest envelope in the outbox was published, microseconds since 1970 UTC; None when it is empty."""
+        return await self._read(reads.oldest_outgoing())
 
     async def seeding(self, group: str) -> str | None:
         """The cursor of a replica's unfinished bootstrap ("" at its start), or None when there is none."""

@@ -112,6 +112,13 @@ class PostgresTransaction:
         self._appended = max(self._appended or 0, result.position if isinstance(result, Appended) else 0)
         return result
 
+    async def connection(self) -> Connection[Any] | AsyncConnection[Any]:
+        """The connection, once what is pending was sent."""
+        self._check("")
+        if self._pending:
+            await self._run(_all([]))
+        return self._connection
+
     async def savepoint(self) -> None:
         """Mark a place to come back to."""
         self._check("")

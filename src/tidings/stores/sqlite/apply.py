@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tidings.core.operations import Append, Beat, Claim, Fire, Join, Op, Redrive, Rewind, Seed, Settle
+from tidings.core.operations import Append, Beat, Claim, Fire, Join, Op, Redrive, Rewind, Seed, Settle, Ship
 from tidings.errors import TidingsError
-from tidings.stores.sqlite import groups, held, leases, log
+from tidings.stores.sqlite import groups, held, leases, log, outbox
 from tidings.stores.sqlite.changes import Changes
 from tidings.stores.sqlite.failures import is_the_store_s
 
 APPLY: dict[type, Callable[[Changes, Any], Any]] = {
     Append: log.append,
     Fire: log.fire,
+    Ship: outbox.ship,
     Settle: held.settle,
     Redrive: held.redrive,
     Join: groups.join,

@@ -201,6 +201,12 @@ def held(
 # ---- groups ----------------------------------------------------------------------------------------------------------
 
 
+def oldest_outgoing(readers: Readers) -> int | None:
+    """When the oldest envelope in the outbox was published."""
+    oldest: int | None = readers.one("SELECT time FROM tidings_outbox ORDER BY number LIMIT 1")
+    return oldest
+
+
 def next_timer(readers: Readers) -> int | None:
     """When the next timer is due."""
     result: int | None = readers.one("SELECT min(due) FROM tidings_timer", ())

@@ -20,9 +20,10 @@ from tidings.core.envelope import Envelope
 from tidings.core.guarantees import Guarantees
 from tidings.core.migration import Migration, Schema
 from tidings.core.operations import Backlog, CurrentState, Held, Member, Op, State
+from tidings.core.outbox import OutboxTable
 from tidings.core.url import parse_url
 from tidings.errors import NotOpen
-from tidings.stores.sqlite import checkup, reads, schema
+from tidings.stores.sqlite import checkup, outbox, reads, schema
 from tidings.stores.sqlite.committer import Committer
 from tidings.stores.sqlite.connection import check_place, connect
 from tidings.stores.sqlite.doorbell import Doorbell
@@ -349,6 +350,15 @@ class SqliteStore:
         """Microseconds since 1970 UTC when the next timer is due, or None."""
         self._is_open()
         return reads.next_timer(self._readers)
+
+    def outbox(self) -> OutboxTable:
+        """Where transactions of others write what they publish; none can where the store is in memory."""
+        return outbox.table(self._path_text)
+
+    async def oldest_outgoing(self) -> int | None:
+        """When the oldest envelope in the outbox was published, microseconds since 1970 UTC; None when it is empty."""
+        self._is_open()
+        return reads.oldest_outgoing(self._readers)
 
     async def seeding(self, group: str) -> str | None:
         """The cursor of a replica's unfinished bootstrap ("" at its start), or None when there is none."""

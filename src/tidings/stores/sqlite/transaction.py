@@ -101,6 +101,11 @@ class SqliteTransaction:
         self._check("")
         return apply_alone(self._committer.changes, op)
 
+    async def connection(self) -> sqlite3.Connection:
+        """The write connection."""
+        self._check("")
+        return self._connection
+
     async def savepoint(self) -> None:
         """Mark a place to come back to."""
         if self._writer.lent != self._number:

@@ -49,6 +49,17 @@ CREATE TABLE tidings_timer (
 
 CREATE INDEX tidings_timer_due ON tidings_timer (due, number);
 
+-- Messages of transactions that are not ours, until the relay has moved them to the log. Numbers are not the order of the
+-- commits; but of two transactions, one of which began after the other one was committed, they are.
+CREATE TABLE tidings_outbox (
+    number   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    id       text NOT NULL,
+    source   text NOT NULL,
+    key      text,
+    time     bigint NOT NULL,
+    envelope bytea NOT NULL             -- MessagePack
+);
+
 -- Groups: the workers that share a handler.
 CREATE TABLE tidings_group (
     name        text PRIMARY KEY,

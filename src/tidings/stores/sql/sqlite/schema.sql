@@ -48,6 +48,16 @@ CREATE TABLE tidings_timer (
 
 CREATE INDEX tidings_timer_due ON tidings_timer (due, number);
 
+-- Messages of transactions that are not ours, until the relay has moved them to the log.
+CREATE TABLE tidings_outbox (
+    number   INTEGER PRIMARY KEY AUTOINCREMENT,     -- never used twice: dead letters are named after it
+    id       TEXT NOT NULL,
+    source   TEXT NOT NULL,
+    key      TEXT,
+    time     INTEGER NOT NULL,
+    envelope BLOB NOT NULL              -- MessagePack
+) STRICT;
+
 -- Groups: the workers that share a handler.
 CREATE TABLE tidings_group (
     name        TEXT PRIMARY KEY,

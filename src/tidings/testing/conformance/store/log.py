@@ -9,7 +9,9 @@ import asyncio
 import msgspec
 import pytest
 
-from tidings.core.operations import Append, Fire
+from tidings.core.envelope import Envelope
+from tidings.core.operations import Append, Fire, Ship
+from tidings.core.outbox import COLUMNS, row_of
 from tidings.core.ports import Store
 from tidings.errors import BadArgument, IdConflict, WrongVersion
 from tidings.testing.conformance.store.making import NOW, envelope
@@ -274,6 +276,45 @@ class LogTests:
         await store.write(Fire(NOW))
         assert await store.head() == 1
 
+    # ---- the outbox --------------------------------------------------------------------------------------------------
+
+    async def test_g2_the_outbox_moves_to_the_log_oldest_first_and_a_row_once(self, store: Store) -> None:
+        late, *sent = [envelope(key) for key in ("a", "b", None, "a")]
+        await put(store, *sent)
+        assert await store.oldest_outgoing() == sent[0].time
+        assert (await store.write(Ship(limit=2))).positions == (1, 2)
+        await put(store, late)
+        assert (await store.write(Ship())).positions == (3, 4)
+        assert (await store.write(Ship())).positions == ()
+        assert [one.id for one in await store.read(0, 10, 10)] == [one.id for one in (*sent, late)]
+        assert await store.oldest_outgoing() is None
+
+    async def test_g15_the_outbox_appends_an_id_once_and_keeps_what_contradicts_it(self, store: Store) -> None:
+        one, other = envelope(), envelope()
+        await store.write(Append([one]))
+        lie = msgspec.structs.replace(one, data=b"{}")
+        await put(store, one, other, lie, other)
+        assert (await store.write(Ship())).positions == (1, 2, 0, 2)
+        [dead] = await store.held(state="dead")
+        assert (dead.group, dead.envelope, await store.head()) == ("shop.outbox", lie, 2)
+        assert await store.oldest_outgoing() is None
+
+    async def test_g18_states_in_the_outbox_get_the_next_versions(self, store: Store) -> None:
+        stream = "state:Customer:c-1"
+        await put(store, *[envelope("c-1", type="Customer", stream=stream, data=b"%d" % n) for n in range(3)])
+        await store.write(Ship())
+        [current] = await store.states("Customer")
+        assert (current.version, current.data) == (3, b"2")
+
+    async def test_g5_waiting_readers_learn_of_what_left_the_outbox(self, store: Store) -> None:
+        await put(store, envelope())
+        waiting = asyncio.ensure_future(store.grown(0, 5.0))
+        await asyncio.sleep(0.05)
+        await store.write(Ship())
+        async with asyncio.timeout(1.0):
+            await waiting
+        assert await store.head() == 1
+
     async def test_g4_a_timer_with_a_taken_id_is_refused(self, store: Store) -> None:
         one = envelope()
         await store.write(Append([one], due=NOW))
@@ -281,3 +322,14 @@ class LogTests:
             await store.write(Append([envelope(), msgspec.structs.replace(one, data=b"{}")], due=NOW))
         await store.write(Fire(NOW))
         assert await store.head() == 1
+
+
+async def put(store: Store, *envelopes: Envelope) -> None:
+    """Write envelopes into the outbox, as transactions of others do."""
+    tx = await store.begin()
+    for one in envelopes:
+        await tx.execute(
+            f"INSERT INTO tidings_outbox ({', '.join(COLUMNS)}) VALUES (?, ?, ?, ?, ?)",  # noqa: S608 - our own names
+            row_of(one),
+        )
+    await tx.commit()
