@@ -1,0 +1,219 @@
+"""What the fault tests of the outbox run: processes with transactions of their own, and processes that relay.
+
+Whoever writes leaves a row of its own in the same transaction, so that the database itself says what must be published.
+Order is promised for keys whose transactions do not overlap: those of one process, and those that processes hand over
+from one to the other. Keys that everybody writes at once have none.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import itertools
+import json
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+
+from tidings import App, Key, event
+from tidings.core.url import parse_url
+from tidings.testing.faults import Child, Ready
+
+TABLE = "CREATE TABLE wrote (key TEXT, number BIGINT, writer INTEGER)"
+
+
+@event(topic="orders")
+class Wrote:
+    key: Key[str]
+    number: int
+    writer: int
+
+
+@dataclass
+class Found:
+    """What is there in the end.
+
+    Attributes:
+        lost: (key, number) of rows whose message is not in the log.
+        invented: Of messages whose row is not there.
+        doubled: Of messages that are in the log twice.
+        inverted: Keys whose messages are not in order.
+        stuck: True where relays left something in the outbox, although nobody wrote any more.
+        published: Number of messages.
+    """
+
+    lost: set[tuple[str, int]]
+    invented: set[tuple[str, int]]
+    doubled: list[tuple[str, int]]
+    inverted: set[str]
+    stuck: bool
+    published: int
+
+    @property
+    def broken(self) -> set[str]:
+        """Names of what is not as promised."""
+        return {name for name in ("lost", "invented", "doubled", "inverted", "stuck") if getattr(self, name)}
+
+
+@dataclass
+class Post:
+    """One run.
+
+    Args:
+        url: Of a store that does not exist yet.
+        folder: For locks.
+        mutant: Breaks the product on purpose, inside every process that relays.
+        hold: Seconds that a transaction may stay open, at most.
+    """
+
+    url: str
+    folder: Path
+    mutant: Callable[[], object] | None = None
+    hold: float = 0.02
+    children: list[Child] = field(default_factory=list)
+    serial: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def child(self, main: Callable[[Ready], object]) -> Child:
+        child = Child(main)
+        self.children.append(child)
+        return child
+
+    def prepare(self) -> None:
+        """Make the store and the table, in a process of its own: nothing is opened before a fork."""
+
+        async def main() -> None:
+            async with App(self.url, name="shop") as app, app.transaction() as tx:
+                await tx.execute(TABLE)
+
+        assert self.child(lambda _: asyncio.run(main())).wait() == 0
+
+    # ---- writing -----------------------------------------------------------------------------------------------------
+
+    def writer(self, seconds: float = 3600.0) -> Child:
+        """A process that writes until it is killed, or for some seconds."""
+        me = next(self.serial)
+        return self.child(lambda ready: self._write(ready, me, seconds))
+
+    def _write(self, ready: Ready, me: int, seconds: float) -> None:
+        chance = random.Random(me)
+        app = App(self.url, name="shop")
+        end = time.monotonic() + seconds
+        is_file = parse_url(self.url).scheme == "sqlite"
+        with contextlib.closing(connect(self.url)) as connection:
+            said = False
+            while time.monotonic() < end:
+                key = chance.choice([f"own-{me}", f"baton-{chance.randrange(3)}", f"hot-{chance.randrange(3)}"])
+                with self._order(key) if key.startswith("baton") else contextlib.nullcontext():
+                    if is_file:
+                        connection.execute("BEGIN IMMEDIATE")
+                    self._write_one(app, connection, key, me, chance)
+                if not said:
+                    ready()
+                    said = True
+
+    def _write_one(self, app: App, connection, key: str, me: int, chance: random.Random) -> None:
+        """One transaction: it waits before it writes, or after, or both; and sometimes it is rolled back."""
+        linger = chance.random() < 0.3
+        if linger:
+            time.sleep(chance.random() * self.hold)
+        if key.startswith("hot"):
+            number = chance.getrandbits(50)
+        else:
+            [(last,)] = connection.execute(f"SELECT max(number) FROM wrote WHERE key = '{key}'").fetchall()
+            number = (last or 0) + 1
+        connection.execute(f"INSERT INTO wrote VALUES ('{key}', {number}, {me})")
+        app.outbox.add(connection, Wrote(key, number, me))
+        if chance.random() < 0.3:
+            connection.execute(f"INSERT INTO wrote VALUES ('{key}', {number + 1}, {me})")
+            app.outbox.add(connection, Wrote(key, number + 1, me))
+        if linger:
+            time.sleep(chance.random() * self.hold)
+        connection.execute("ROLLBACK" if chance.random() < 0.2 else "COMMIT")
+
+    @contextlib.contextmanager
+    def _order(self, key: str) -> Iterator[None]:
+        """Transactions on this key follow each other, whoever dies: the kernel drops the lock."""
+        with (self.folder / key).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    # ---- relaying ----------------------------------------------------------------------------------------------------
+
+    def relay(self, *, until_idle: bool = False) -> Child:
+        """A worker process, which relays; it may be told to end once nothing is left."""
+
+        async def main(ready: Ready) -> None:
+            if self.mutant is not None:
+                self.mutant()
+            app = App(self.url, name="shop")
+            async with app:
+                asyncio.get_running_loop().call_later(0.01, ready)
+                await app.run(until_idle=until_idle)
+
+        return self.child(lambda ready: asyncio.run(main(ready)))
+
+    def settle(self) -> bool:
+        """With all writers gone, let one more relay empty the outbox; True where it does not come to that."""
+        worker = self.relay(until_idle=True)
+        with contextlib.suppress(TimeoutError):
+            worker.wait(5.0)
+        return worker.code != 0
+
+    # ---- the verdict -------------------------------------------------------------------------------------------------
+
+    def found(self) -> Found:
+        """End what still runs, settle, and compare."""
+        for child in self.children:
+            child.end()
+        stuck = self.settle()
+        for child in self.children:
+            child.end()
+        with contextlib.closing(connect(self.url)) as connection:
+            wrote = set(connection.execute("SELECT key, number FROM wrote").fetchall())
+            rows = connection.execute("SELECT data FROM tidings_log ORDER BY position").fetchall()
+        log = [(each["key"], each["number"]) for each in (json.loads(bytes(data)) for (data,) in rows)]
+        order: dict[str, list[int]] = {}
+        for key, number in log:
+            order.setdefault(key, []).append(number)
+        return Found(
+            lost=wrote - set(log),
+            invented=set(log) - wrote,
+            doubled=[each for each in set(log) if log.count(each) > 1] if len(log) != len(set(log)) else [],
+            inverted={key for key, numbers in order.items() if key[:3] != "hot" and numbers != sorted(numbers)},
+            stuck=stuck,
+            published=len(log),
+        )
+
+    def close(self) -> None:
+        """End what is left."""
+        for child in self.children:
+            child.end()
+
+
+def connect(url: str):
+    """A connection of the user's own, which commits what it is told to."""
+    if parse_url(url).scheme == "sqlite":
+        return sqlite3.connect(parse_url(url).path, isolation_level=None, timeout=30.0)
+    return psycopg.connect(url, autocommit=False)
+
+
+def live(post: Post, kills: int, seed: int = 1, writers: int = 4, relays: int = 2) -> int:
+    """Let processes write and relay, and kill one of them every few milliseconds; returns how many were killed."""
+    chance = random.Random(seed)
+    post.prepare()
+    running = [(post.writer, post.writer()) for _ in range(writers)] + [
+        (post.relay, post.relay()) for _ in range(relays)
+    ]
+    for _ in range(kills):
+        at = chance.randrange(len(running))
+        start, child = running[at]
+        assert child.wait_ready(), "a process ended by itself (see above)"
+        time.sleep(chance.uniform(0.0, 0.03))
+        child.kill()
+        post.children.remove(child)
+        running[at] = (start, start())
+    return kills
