@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-TESTED = [*sorted((ROOT / "examples").glob("*.py")), *sorted((ROOT / "tests" / "examples").glob("test_*.py"))]
+TESTED = [*sorted((ROOT / "examples").rglob("*.py")), *sorted((ROOT / "tests" / "examples").glob("test_*.py"))]
 
 _FENCE = re.compile(r"```(\w*)\n(.*?)```\n", re.DOTALL)
 _HEADING = re.compile(r"#+ ")

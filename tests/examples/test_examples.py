@@ -53,4 +53,5 @@ def test_the_first_program_fits_in_twelve_lines() -> None:
 
 def test_every_example_is_tested() -> None:
     tested = {"first", "notification", "state_transfer", "event_sourcing"}
+    tested |= {f"with_{name}" for name in ("fastapi", "flask", "litestar", "starlette")}  # see test_integrations
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested

@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from tidings.core.message import MessageType
 from tidings.core.subscription import Subscription
+from tidings.errors import BadDeclaration
 
 
 @runtime_checkable
@@ -26,3 +27,17 @@ class Part(Protocol):
 
     def message_types(self) -> Sequence[MessageType]:
         """Every message type the part reads or writes."""
+
+
+def check_parts(parts: tuple[Part, ...], app: str) -> tuple[Part, ...]:
+    """The parts that an app was given.
+
+    Raises:
+        BadDeclaration: One of them is none.
+    """
+    given: tuple[object, ...] = parts  # a caller without a type checker may give anything
+    for part in given:
+        if not isinstance(part, Part):
+            msg = f"the app {app} was given {part!r} as a part"
+            raise BadDeclaration(msg, "parts are Router, Decider, Projection and Replica values")
+    return parts

@@ -7,14 +7,14 @@ import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from weakref import WeakSet
 
 from tidings.core.message import check_name
 from tidings.core.operations import ANY
-from tidings.core.part import Part
+from tidings.core.part import Part, check_parts
 from tidings.core.ports import Broker, Store
 from tidings.core.retry import seconds
 from tidings.core.router import Router, check_together
@@ -24,7 +24,7 @@ from tidings.core.url import default_name, parse_url
 from tidings.errors import BadArgument, BadDeclaration, NotFound, NotOpen
 from tidings.runtime.clock import Clock
 from tidings.runtime.connect import adapters, open_store, release
-from tidings.runtime.lifecycle import run
+from tidings.runtime.lifecycle import run, working
 from tidings.runtime.outbox import Outbox
 from tidings.runtime.outgoing import Outgoing
 from tidings.runtime.quarantine import quarantined
@@ -76,12 +76,7 @@ class App(Router):
         if "." in self.name:
             msg = f"the app is named {name!r}"
             raise BadDeclaration(msg, "leave out the dot: it ends the app's name in the names of groups")
-        self.parts = parts
-        given: tuple[object, ...] = parts  # a caller without a type checker may give anything
-        for part in given:
-            if not isinstance(part, Part):
-                msg = f"the app {self.name} was given {part!r} as a part"
-                raise BadDeclaration(msg, "parts are Router, Decider, Projection and Replica values")
+        self.parts = check_parts(parts, self.name)
         self.lease = seconds(lease, "lease")
         if self.lease < SHORTEST_LEASE:
             msg = f"the app {self.name} has lease={lease!r}"
@@ -356,6 +351,10 @@ class App(Router):
             StoreError: The store went away for good.
         """
         return await run(self, until_idle=until_idle)
+
+    def lifespan(self, _server: object = None) -> AbstractAsyncContextManager[None]:
+        """Be open and at work for the length of a block, beside a server: `FastAPI(lifespan=app.lifespan)`."""
+        return working(self)
 
     def stop(self) -> None:
         """Ask a running app to drain and return; from the same thread."""

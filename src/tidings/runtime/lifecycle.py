@@ -7,7 +7,7 @@ import contextlib
 import logging
 import signal
 import threading
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,26 @@ async def run(*apps: App, until_idle: bool | Awaitable[object] = False) -> signa
             finally:
                 await _drain(apps, workers)
         return seen[0] if seen else None
+
+
+@contextlib.asynccontextmanager
+async def working(app: App) -> AsyncIterator[None]:
+    """Be open and at work for the length of a block. Signals are left to the server around it."""
+    async with app:
+        worker = app.worker()
+        ending = asyncio.create_task(worker.wait())
+        ending.add_done_callback(_tell)
+        try:
+            await worker.start()
+            yield
+        finally:
+            ending.cancel()
+            await _drain([app], [worker])
+
+
+def _tell(ending: asyncio.Task[None]) -> None:
+    if not ending.cancelled() and (error := ending.exception()) is not None:
+        log.error("the worker has ended, and the server goes on without it: %s", error)
 
 
 async def _drain(apps: Sequence[App], workers: Sequence[Worker]) -> None:

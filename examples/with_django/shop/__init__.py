@@ -1,0 +1,1 @@
+"""Django: `atomic()` commits the order and its event; handlers run in a process apart."""
