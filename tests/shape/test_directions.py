@@ -9,7 +9,7 @@ import pytest
 
 from tests.shape.tree import ROOT
 
-FOLDERS = ["core", "runtime", "patterns", "stores", "brokers", "testing", "ops", "demo", "django"]
+FOLDERS = ["core", "runtime", "patterns", "stores", "brokers", "testing", "ops", "demo", "django", "sqlalchemy"]
 
 
 @pytest.fixture
