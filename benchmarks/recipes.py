@@ -45,6 +45,12 @@ COUNTED = COMMON.replace(
     "(id, stream, version, data)\n", "(place, id, stream, version, data)\n"
 ).replace("SELECT id, into", "SELECT head + number, id, into")
 
+# The lock: nothing but a turn, and the last position is asked of the log itself. No row is written again and again.
+LOCKED = COUNTED.replace(
+    "UPDATE head SET last = last + count RETURNING last - count INTO head;",
+    "PERFORM pg_advisory_xact_lock(1, 'log'::regclass::oid::int); SELECT coalesce(max(place), 0) INTO head FROM log;",
+)
+
 # The sequencer: one process numbers what is committed, in the order of the identity column. FOR UPDATE is its lease.
 NUMBERED = f"""
 {COMMON}
@@ -151,6 +157,7 @@ RECIPES = (
     Recipe("xid", "order of (xid, place) below that", COMMON + APPEND + XID, BY_XID),
     Recipe("counter, early", "counter row, taken when appended", COUNTED, BY_PLACE),
     Recipe("counter", "counter row, taken with the commit", COUNTED, BY_PLACE, late=(CALL, "COMMIT")),
+    Recipe("lock", "advisory lock, taken with the commit", LOCKED, BY_PLACE, late=(CALL, "COMMIT")),
     Recipe(
         "counter, flush later",
         "the same, and the commit is flushed after the row was released",

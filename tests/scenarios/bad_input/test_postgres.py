@@ -384,3 +384,14 @@ async def test_what_nobody_handles_for_long_is_kept_and_told(url: str, tmp_path:
     found = {row["check"]: row for row in tidings("doctor", "--store", url, "-o", "json", cwd=tmp_path).data}
     assert (found["lag"]["verdict"], found["lag"]["fix"]) == ("warn", "tidings run")
     assert found["retention"]["found"] == "501 events; all are kept"
+
+
+@pytest.mark.bad_input(35)
+async def test_another_isolation_that_is_the_database_s_own_does_not_disturb_the_order(
+    postgres_servers: PostgresServers, url: str
+) -> None:
+    postgres_servers.shared().execute("ALTER DATABASE shop SET default_transaction_isolation = 'serializable'")
+    async with App(url, name="shop") as one, App(f"{url}?connect_timeout=5", name="shop") as other:
+        assert await one.store.query("SHOW transaction_isolation") == [("read committed",)]
+        found = await asyncio.gather(*(app.publish(Order("a")) for app in (one, other) for _ in range(50)))
+    assert sorted(found) == list(range(1, 101))
