@@ -42,7 +42,7 @@ def test_kills_of_writers_and_relays_lose_nothing_double_nothing_and_keep_the_or
 
 
 def test_many_writers_with_late_commits_and_rollbacks_are_all_seen_and_in_order(post: Post) -> None:
-    post.hold = 0.1
+    post.hold = 0.005 if post.url.startswith("sqlite") else 0.1  # there they take turns
     assert crowd(post) == set()
 
 

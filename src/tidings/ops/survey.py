@@ -18,6 +18,12 @@ async def timers(store: Store) -> tuple[int, int | None]:
     return rows[0][0], rows[0][1]
 
 
+async def outgoing(store: Store, now: float) -> tuple[int, float]:
+    """How many messages are in the outbox, and the seconds that the oldest has been; `now` is seconds since 1970."""
+    [(count, oldest)] = await store.query("SELECT count(*), min(time) FROM tidings_outbox")
+    return count, max(0.0, now - oldest / 1e6) if count else 0.0
+
+
 async def dead_ids(store: Store, group: str | None, key: str | None) -> list[int]:
     """Ids of dead letters, of a group and a key or of all, oldest first."""
     sql, params = _dead(group, key)

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 
 from tidings.core.operations import Appended, Ship
 from tidings.core.ports import Store
+from tidings.errors import TidingsError
+
+log = logging.getLogger("tidings")
 
 SHORTEST, LONGEST = 0.002, 0.25
 """Seconds between looks at the outbox: doubled each time that it is empty."""
@@ -25,8 +29,18 @@ class Relay:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def run(self) -> None:
-        """Move what is committed, as it is committed, until cancelled."""
+        """Move what is committed, as it is committed, until cancelled; trouble that passes is waited out."""
         self._loop = asyncio.get_running_loop()
+        while True:
+            try:
+                await self._follow()
+            except TidingsError as error:
+                if not error.transient:
+                    raise
+                log.error("the outbox waits: %s", error)  # noqa: TRY400 - expected while the store is full or away
+                await asyncio.sleep(LONGEST)
+
+    async def _follow(self) -> None:
         pause = SHORTEST
         while True:
             if await self._store.oldest_outgoing() is not None and await self._ship():

@@ -102,8 +102,9 @@ class Worker:
         await self._suggest()
         running = await self._beat()
         await renamed.warn(self.store, self.app, subscriptions, new, running)
-        for loop in (self._keep_beating, self._keep_watching, self._keep_time, self.relay.run):
+        for loop in (self._keep_beating, self._keep_watching, self._keep_time):
             self._start(self._keep(loop))
+        self._start(self.relay.run())
         self._start(self._watchdog.run())
         for pump in self.pumps:
             pump.go_on = partial(self._start_pumping, pump)

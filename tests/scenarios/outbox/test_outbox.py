@@ -15,6 +15,7 @@ from tests.scenarios.outbox.libraries import Way, add, django_connection, engine
 from tests.scenarios.outbox.messages import Customer, Placed, Unkeyed
 from tidings import App, Envelope, Gone, Transaction
 from tidings.errors import NotAMessage, UsageError
+from tidings.ops.cli.status import survey
 
 
 class Changed(Exception):
@@ -112,6 +113,26 @@ async def test_the_app_that_adds_need_not_be_open(shop: App, way: Way) -> None:
     async with way(shop.url) as (connection, _own):
         await add(web, connection, Placed("o-1", 1))
     assert await shop.outbox.ship() == 1
+
+
+async def test_a_program_that_does_nothing_else_can_relay(app: App, url: str) -> None:
+    relaying = asyncio.ensure_future(app.outbox.relay())
+    with engine(url) as made, made.begin() as connection:
+        app.outbox.add(connection, Placed("o-1", 1))
+    async with asyncio.timeout(5.0):
+        await app.store.grown(0, 5.0)
+        while not await app.store.head():
+            await asyncio.sleep(0.01)
+    relaying.cancel()
+
+
+async def test_the_status_says_what_waits_and_for_how_long(app: App, url: str) -> None:
+    with engine(url) as made, made.begin() as connection:
+        app.outbox.add(connection, Placed("o-1", 1), Placed("o-1", 2))
+    found = (await survey(app.store, app))["outbox"]
+    assert (found["waiting"], 0.0 < found["oldest_seconds"] < 60.0) == (2, True)
+    await app.outbox.ship()
+    assert (await survey(app.store, app))["outbox"] == {"waiting": 0, "oldest_seconds": 0.0}
 
 
 async def test_states_get_their_versions_and_tombstones_pass(app: App, url: str) -> None:

@@ -129,4 +129,4 @@ class Run:
 
 def _groups(worker: Worker) -> str:
     names = [pump.subscription.group for pump in worker.pumps]
-    return ", ".join(names) or "no handlers; only timers"
+    return ", ".join(names) or "no handlers; only timers and the outbox"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -71,10 +72,11 @@ async def survey(store: Store, app: App | None) -> dict[str, Any]:
     """How a store stands, as data; with the app it is known which of its groups have no handler any more."""
     from tidings.core.url import parse_url
     from tidings.ops.cli.text import iso
-    from tidings.ops.survey import group_row, timers
+    from tidings.ops.survey import group_row, outgoing, timers
     from tidings.runtime.renamed import left_behind
 
     waiting, first = await timers(store)
+    unmoved, age = await outgoing(store, time.time())
     alive = {each.member for each in await store.members() if each.alive}
     backlogs = await store.backlog()
     gone = [] if app is None else left_behind(app.name, app.subscriptions(), backlogs)
@@ -83,6 +85,7 @@ async def survey(store: Store, app: App | None) -> dict[str, Any]:
         "head": await store.head(),
         "groups": [group_row(backlog, alive) | {"gone": backlog in gone} for backlog in backlogs],
         "workers": sorted(alive),
+        "outbox": {"waiting": unmoved, "oldest_seconds": age},
         "timers": {"waiting": waiting, "next": None if first is None else iso(first)},
     }
 
@@ -106,6 +109,8 @@ def _headline(report: dict[str, Any]) -> str:
     parts = [one_line(report["store"]), plural(report["head"], "event"), plural(len(report["workers"]), "worker")]
     if waiting:
         parts.append(f"{plural(waiting, 'timer')} waiting, next {report['timers']['next']}")
+    if unmoved := report["outbox"]["waiting"]:
+        parts.append(f"{plural(unmoved, 'message')} in the outbox for {report['outbox']['oldest_seconds']:.1f} s")
     return " | ".join(parts)
 
 
