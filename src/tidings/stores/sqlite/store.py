@@ -271,7 +271,7 @@ class SqliteStore:
 
     async def _aside(self, function: Callable[..., T], *args: Any) -> T:
         """Run a read that may take long on a reader thread."""
-        if self._executor is None or not _in_loop():
+        if self._executor is None or _running_loop() is None:
             return function(self._readers, *args)
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, self._readers, *args)
 
@@ -388,15 +388,6 @@ class SqliteStore:
 
 def _nothing() -> None:
     pass
-
-
-def _in_loop() -> bool:
-    """False where a blocking caller drives the store without an event loop."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
