@@ -158,7 +158,8 @@ class Scene:
             shop = self.shop()
             async with shop.app as app:
                 await app.run(until_idle=True)
-                dead = [held for held in await app.store.held(state="dead") if "Wished" not in held.reason]
+                found = await app.store.held(state="dead", limit=1_000_000)
+                dead = [held for held in found if "Wished" not in held.reason]
                 if dead and redrive:
                     for held in dead:
                         shop.note("redrive", "invoke", group=held.group, id=held.envelope.id)
