@@ -24,7 +24,7 @@ COLUMNS = {"check": "check", "verdict": "verdict", "found": "found", "fix": "fix
 @click.command()
 @target_options
 @output_option
-@click.option("--deep", is_flag=True, help="Also read every page of the file.")
+@click.option("--deep", is_flag=True, help="Also read all that is in the store.")
 def doctor(*, target: Target, output: Output, deep: bool) -> int:
     """Check the machine, the store and the app, and say what to do.
 
