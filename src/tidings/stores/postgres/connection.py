@@ -28,8 +28,10 @@ _SERVER_DEADLINE = 25.0
 _IDLE = 60.0
 """Seconds that a transaction may do nothing; then the server ends it, so that its locks hold nobody up."""
 
-BRIEFLY = 1
-"""Milliseconds that an answer is waited for on the spot."""
+BRIEFLY = 0.00015
+"""Seconds that an answer is waited for on the spot."""
+_SELECTABLE = 1024
+"""Descriptors below this can be waited for so briefly: `poll` counts in milliseconds."""
 MISSES, REST = 3, 100
 """After so many answers in a row that took longer, so many are not waited for on the spot."""
 TURN = 0.005
@@ -94,16 +96,13 @@ def _wait_briefly(gen: PQGen[Any], descriptor: int) -> Wait:
         StopIteration: It has ended; `value` is its result.
     """
     state = next(gen)
-    poll = select.poll()
-    while True:
-        asked = (select.POLLIN if state & Wait.R else 0) | (select.POLLOUT if state & Wait.W else 0)
-        poll.register(descriptor, asked)
-        found = poll.poll(BRIEFLY)
-        if not found:
-            return state
-        [(_, events)] = found
-        ready = (Ready.W if events & select.POLLOUT else 0) | (Ready.R if events & ~select.POLLOUT else 0)
-        state = gen.send(ready & state or int(state))  # an error is for whoever asked for anything
+    while descriptor < _SELECTABLE:
+        asked = [descriptor] if state & Wait.R else [], [descriptor] if state & Wait.W else []
+        readable, writable, _ = select.select(*asked, [], BRIEFLY)
+        if not (readable or writable):
+            break
+        state = gen.send((Ready.R if readable else 0) | (Ready.W if writable else 0))
+    return state
 
 
 def _go_on(gen: PQGen[T], state: Wait) -> PQGen[T]:
