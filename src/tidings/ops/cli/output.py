@@ -55,7 +55,7 @@ class Output:
     def names(self, columns: Mapping[str, str]) -> None:
         """Print the names of the columns where the form has such a line."""
         if self.form is None and not _is_terminal():
-            print("\t".join(columns.values()))
+            print("\t".join(columns.values()), flush=True)  # before whatever follows on stderr
 
     def row(self, row: Row, columns: Mapping[str, str], *, ids: str) -> None:
         """Print one thing on one line and flush it, so that a reader of a stream sees it at once."""
