@@ -32,8 +32,8 @@ async def test_the_next_of_a_key_follows_a_handler_that_awaited_first(url: str) 
     assert seen == [0, 1, 2]
 
 
-async def test_what_was_taken_while_its_key_failed_waits_for_the_retry(url: str) -> None:
-    app, seen, leave = App(url), list[int](), asyncio.Event()
+async def test_what_was_taken_while_its_key_failed_waits_for_the_retry(sqlite_url: str) -> None:
+    app, seen, leave = App(sqlite_url), list[int](), asyncio.Event()
 
     @app.on(OrderPlaced)
     async def work(order: OrderPlaced) -> None:
@@ -59,8 +59,8 @@ async def test_what_was_taken_while_its_key_failed_waits_for_the_retry(url: str)
     assert seen == [1, 1, 2]
 
 
-async def test_a_dead_letter_that_is_skipped_does_not_let_others_pass_a_failure_behind_it(url: str) -> None:
-    app, seen, leave, fail = App(url), list[int](), asyncio.Event(), asyncio.Event()
+async def test_a_dead_letter_that_is_skipped_does_not_let_others_pass_a_failure_behind_it(sqlite_url: str) -> None:
+    app, seen, leave, fail = App(sqlite_url), list[int](), asyncio.Event(), asyncio.Event()
 
     @app.on(OrderPlaced, on_dead="skip")
     async def work(order: OrderPlaced) -> None:

@@ -20,7 +20,10 @@ async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
 
 @asynccontextmanager
 async def nobody_commits(app: App) -> AsyncIterator[None]:
-    """Hold the turn to write: what is to be committed meanwhile waits, in order, and is committed afterwards."""
+    """Hold the turn to write: what is to be committed meanwhile waits, in order, and is committed afterwards.
+
+    For SQLite, which has such a turn.
+    """
     held = await app.store.begin()
     try:
         yield
