@@ -72,7 +72,6 @@ class PostgresTransaction:
         self._pending = [BEGIN[0]]
         self.waiting = False
         self._open = True
-        self._saved = False  # a savepoint is pending: nothing was sent since
         self._begun = False
         self._appended: int | None = None  # the last position, once an operation was applied
 
