@@ -109,7 +109,7 @@ class Post:
                 key = chance.choice([f"own-{me}", f"baton-{chance.randrange(3)}", f"hot-{chance.randrange(3)}"])
                 with self._order(key) if key.startswith("baton") else contextlib.nullcontext():
                     if is_file:
-                        connection.execute("BEGIN IMMEDIATE")
+                        begin(connection)
                     self._write_one(app, connection, key, me, chance)
                 if not said:
                     ready()
@@ -197,8 +197,20 @@ class Post:
 def connect(url: str):
     """A connection of the user's own, which commits what it is told to."""
     if parse_url(url).scheme == "sqlite":
-        return sqlite3.connect(parse_url(url).path, isolation_level=None, timeout=30.0)
+        return sqlite3.connect(parse_url(url).path, isolation_level=None, timeout=0.005)
     return psycopg.connect(url, autocommit=False)
+
+
+def begin(connection: sqlite3.Connection) -> None:
+    """Begin as docs/outbox.md says: SQLite's own waiting is unfair, and some of many writers starve."""
+    while True:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise
+        else:
+            return
 
 
 def live(post: Post, kills: int, seed: int = 1, writers: int = 4, relays: int = 2) -> int:

@@ -17,7 +17,7 @@ from tidings.errors import OutcomeUnknown, StoreGone, TidingsError
 from tidings.stores.sqlite import log
 from tidings.stores.sqlite.apply import APPLY, apply_alone, is_durable, is_risky
 from tidings.stores.sqlite.changes import Changes
-from tidings.stores.sqlite.connection import connect, leak
+from tidings.stores.sqlite.connection import BUSY_SECONDS, connect, impatient, leak
 from tidings.stores.sqlite.failures import code_of, explain, is_the_store_s
 from tidings.stores.sqlite.originals import Originals
 from tidings.stores.sqlite.presence import NoPresence
@@ -36,6 +36,8 @@ _COMMIT, _CHANGE = 9_000, 900
 _MOST_SLACK = 4.0
 """Up to how many times too high an estimate is believed to be: rows that change again and again take one page."""
 _CAREFUL_BATCHES = 64
+_PAUSE = 0.0003
+"""Seconds between two looks at a lock that somebody else has."""
 QUICK = 0.001
 """Seconds of a commit, as a moving mean, up to which an event loop does a lone one itself."""
 
@@ -52,13 +54,14 @@ class Committer:
         self._volatile = volatile
         turnstile.enter()
         try:
-            self.connection = prepare(path, volatile=volatile)
+            self.connection = impatient(prepare(path, volatile=volatile))
         finally:
             turnstile.leave()
         self.changes = Changes(self.connection, clock, NoPresence())
         self.changes.committed()
         self.checked: set[str] = set()  # statements of handlers that were looked at
         self._durable = True
+        self._patience = BUSY_SECONDS  # none while the thread of an event loop commits
         self._pace = QUICK / 2
         self._careful = 0
         self._since_checkpoint = 0
@@ -80,7 +83,13 @@ class Committer:
         """Commit one operation if that needs no waiting and commits are quick here; None when not."""
         if self._pace > QUICK or not self._turnstile.try_enter():
             return None
-        return self.commit_all((op,))  # who is inside may enter again: nobody slips in between
+        self._patience = 0.0
+        try:
+            done = self.commit_all((op,))  # who is inside may enter again: nobody slips in between
+        finally:
+            self._patience = BUSY_SECONDS
+        error = done[0][0][1]
+        return None if error is not None and code_of(error.__cause__ or error) == sqlite3.SQLITE_BUSY else done
 
     def _commit_all(self, ops: Sequence[Op]) -> tuple[list[Outcome], bool]:
         if len(ops) == 1 and not self._careful and type(op := ops[0]) is Append and (insert := log.lone_insert(op)):
@@ -112,7 +121,7 @@ class Committer:
             try:
                 self._check_files()
                 self._flush_at_commit(durable=True)
-                cursor = self.connection.execute(sql, values)
+                cursor = self._patiently(sql, values)
             except sqlite3.Error as error:
                 if code_of(error) == sqlite3.SQLITE_IOERR:
                     raise self._unknown(error) from error
@@ -158,16 +167,15 @@ class Committer:
         if not self._turnstile.try_enter():
             return False
         try:
-            self.connection.execute("PRAGMA busy_timeout = 0")
-            try:
-                self._begin(durable=True)
-            finally:
-                self.connection.execute("PRAGMA busy_timeout = 10000")
+            self._patience = 0.0
+            self._begin(durable=True)
         except BaseException as error:
             self._leave()
             if isinstance(error, sqlite3.Error):
                 return False  # the thread that may wait tries again
             raise
+        finally:
+            self._patience = BUSY_SECONDS
         return True
 
     def finish(self, *, commit: bool) -> bool:
@@ -190,12 +198,28 @@ class Committer:
         """Begin, inside the turnstile."""
         self._check_files()
         self._flush_at_commit(durable=durable)
-        connection = self.connection
-        connection.execute("BEGIN IMMEDIATE")
-        self._changed_before = connection.total_changes
+        self._patiently("BEGIN IMMEDIATE")
+        self._changed_before = self.connection.total_changes
         changes = self.changes
         changes.forget()
         changes.grew = changes.careful = False
+
+    def _patiently(self, sql: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+        """Execute what takes SQLite's write lock, waiting for programs that do not pass the turnstile.
+
+        Their transactions may follow each other without a pause. SQLite's own waiting looks every 100 ms after a while,
+        and so may never find the gap.
+        """
+        end = 0.0
+        while True:
+            try:
+                return self.connection.execute(sql, values)
+            except sqlite3.OperationalError as error:
+                now = time.monotonic()
+                end = end or now + self._patience
+                if code_of(error) != sqlite3.SQLITE_BUSY or now >= end:
+                    raise
+            time.sleep(_PAUSE)
 
     def _flush_at_commit(self, *, durable: bool) -> None:
         """Choose whether the next commit waits for the disk."""
@@ -263,7 +287,7 @@ class Committer:
             if isinstance(error, sqlite3.IntegrityError):  # ids come again: look first for a while
                 self._careful = _CAREFUL_BATCHES
             self.connection.execute("ROLLBACK")
-            self.connection.execute("BEGIN IMMEDIATE")
+            self._patiently("BEGIN IMMEDIATE")
             changes.forget()
             return self._apply_carefully(ops)
         return outcomes
@@ -300,7 +324,7 @@ class Committer:
         """Replace a connection that cannot go on."""
         with contextlib.suppress(sqlite3.Error):
             self.connection.close()
-        self.connection = connect(self.path, volatile=self._volatile)
+        self.connection = impatient(connect(self.path, volatile=self._volatile))
         self.changes.connection = self.connection
         self.changes.forget()
         self._durable = True
@@ -326,7 +350,7 @@ class Committer:
                     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         finally:
             with contextlib.suppress(sqlite3.Error):
-                self.connection.execute("PRAGMA busy_timeout = 10000")
+                impatient(self.connection)
             self._turnstile.leave()
 
     def close(self) -> None:

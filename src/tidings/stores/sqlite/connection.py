@@ -44,6 +44,12 @@ def connect(path: Path, *, volatile: bool = False) -> sqlite3.Connection:
     return connection
 
 
+def impatient(connection: sqlite3.Connection) -> sqlite3.Connection:
+    """The same connection, which does not wait for SQLite's locks; its owner asks again."""
+    connection.execute("PRAGMA busy_timeout = 0")
+    return connection
+
+
 def bare(path: Path) -> sqlite3.Connection:
     """A connection that changes nothing by itself."""
     return sqlite3.connect(

@@ -82,6 +82,20 @@ def write_for(path: str, seconds: str, source: str) -> None:
     say(f"{count} {longest} {busy}")
 
 
+def write_without_a_pause(path: str, seconds: str) -> None:
+    """A program of the user's own, whose transactions of 20 ms follow each other."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("CREATE TABLE own (number INTEGER)")
+    say("ready")
+    until = time.monotonic() + float(seconds)
+    while time.monotonic() < until:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("INSERT INTO own VALUES (1)")
+        time.sleep(0.02)
+        connection.execute("COMMIT")
+    connection.close()
+
+
 def hold_slots(path: str, member: str) -> None:
     store = opened(path)
     store.write_now(Beat("shop", member, 10.0))

@@ -37,6 +37,26 @@ def test_sixteen_writers_get_even_turns_and_never_find_the_file_busy(path: Path)
     assert stored == (sum(counts), sum(counts), 16)
 
 
+async def test_a_program_that_writes_without_a_pause_does_not_starve_us_nor_stop_the_event_loop(
+    store: SqliteStore, path: Path
+) -> None:
+    other = start("write_without_a_pause", path, 60)
+    assert told(other) == "ready"
+    longest = 0.0
+    began = time.monotonic()
+    for _ in range(10):
+        writing = asyncio.ensure_future(store.write(Append([envelope()])))
+        while not writing.done():
+            before = time.monotonic()
+            await asyncio.sleep(0.001)
+            longest = max(longest, time.monotonic() - before)
+        await writing
+    other.kill()
+    other.communicate()
+    assert time.monotonic() - began < 15.0  # 100 ms at a time would be minutes
+    assert longest < 0.5
+
+
 @pytest.fixture
 async def joined(store: SqliteStore) -> SqliteStore:
     await store.write(joining())
