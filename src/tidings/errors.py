@@ -22,12 +22,15 @@ TidingsError
 ├── NotCaughtUp                TID-402  the write is done, the read model is late (transient)
 ├── Overloaded                 TID-403  too much is waiting to be written (transient)
 ├── NotFound                   TID-404  no such event, dead letter or store; or a part that has not run yet
-└── StoreError                 TID-500  the store itself
-    ├── StoreUnavailable       TID-501  cannot be opened or reached (transient)
-    ├── StoreFull              TID-502  no space left; nothing was acknowledged (transient)
-    ├── WrongStore             TID-503  not a tidings store, or one of another version
-    ├── StoreGone              TID-504  the file was removed or replaced under a running process
-    └── ProjectionChanged      TID-505  the code of a projection changed without a rebuild
+├── StoreError                 TID-500  the store itself
+│   ├── StoreUnavailable       TID-501  cannot be opened or reached (transient)
+│   ├── StoreFull              TID-502  no space left; nothing was acknowledged (transient)
+│   ├── WrongStore             TID-503  not a tidings store, or one of another version
+│   ├── StoreGone              TID-504  the file was removed or replaced under a running process
+│   └── ProjectionChanged      TID-505  the code of a projection changed without a rebuild
+└── BrokerError                TID-700  the broker itself
+    ├── BrokerUnavailable      TID-701  cannot be reached (transient)
+    └── BrokerRefused          TID-702  it will not do what is asked until somebody mends something; names it
 ```
 """
 
@@ -41,6 +44,9 @@ __all__ = [
     "BadHandler",
     "BadPayload",
     "BadUrl",
+    "BrokerError",
+    "BrokerRefused",
+    "BrokerUnavailable",
     "Conflict",
     "Fenced",
     "GroupConflict",
@@ -246,3 +252,22 @@ class ProjectionChanged(StoreError):
     """A projection's code differs from the code that built its table."""
 
     code = "TID-505"
+
+
+class BrokerError(TidingsError):
+    """The broker itself has a problem."""
+
+    code = "TID-700"
+
+
+class BrokerUnavailable(BrokerError):
+    """The broker cannot be reached. What is published waits in the log, and is sent once it can be."""
+
+    code = "TID-701"
+    transient = True
+
+
+class BrokerRefused(BrokerError):
+    """The broker will not do what is asked: permissions, a queue with other arguments, an offset that is gone."""
+
+    code = "TID-702"

@@ -19,7 +19,7 @@ from tidings.core.codec import MAX_BYTES, decode_json, encode_json
 from tidings.core.envelope import Envelope
 from tidings.core.strict import read_json
 
-__all__ = ["MAX_EVENT", "STRUCTURED", "check_headers", "from_headers", "from_json", "to_headers", "to_json"]
+__all__ = ["MAX_EVENT", "STRUCTURED", "check_headers", "from_headers", "from_json", "to_headers", "to_json", "to_text"]
 
 STRUCTURED = "application/cloudevents+json"
 """Content type of an event in structured mode."""
@@ -65,7 +65,12 @@ def from_json(body: bytes, *, own: bool = False) -> Envelope:
     return envelope_of(*_structured(body), own=own)
 
 
-def from_headers(headers: Mapping[str, str], body: bytes, *, own: bool = False) -> Envelope:
+def to_text(envelope: Envelope) -> dict[str, str]:
+    """The attributes of the event as plain text, for brokers whose headers are UTF-8; the body is `envelope.data`."""
+    return {name: _canonical(value) for name, value in attributes_of(envelope).items()}
+
+
+def from_headers(headers: Mapping[str, str], body: bytes, *, own: bool = False, encoded: bool = True) -> Envelope:
     """The envelope of an event with headers: in binary mode, or in structured mode where the content type says so.
 
     Headers that are no attributes are ignored. Without `ce-` headers and content type, the body is taken for an event
@@ -75,6 +80,7 @@ def from_headers(headers: Mapping[str, str], body: bytes, *, own: bool = False) 
         headers: Name -> value; case does not matter in names.
         body: The data, or the whole event.
         own: True for one that this system itself sent round; see `envelope_of`.
+        encoded: True where values are percent-encoded, as in HTTP.
 
     Raises:
         Unreadable: It is no CloudEvent 1.0 with JSON data; says why.
@@ -83,7 +89,9 @@ def from_headers(headers: Mapping[str, str], body: bytes, *, own: bool = False) 
     encoding = given.get("content-encoding", "identity").strip().lower()
     if encoding not in {"", "identity"}:
         raise refuse(f"the content-encoding is {encoding[:40]!a}", "send it uncompressed")
-    attributes = {name[3:]: _decoded(name, value) for name, value in given.items() if name.startswith("ce-")}
+    attributes = {
+        name[3:]: _decoded(name, value) if encoded else value for name, value in given.items() if name.startswith("ce-")
+    }
     content_type = given.get("content-type", "" if attributes else STRUCTURED)
     if content_type.strip().lower().startswith("application/cloudevents"):
         if _media_type(content_type) != STRUCTURED:

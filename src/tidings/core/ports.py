@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, ClassVar, Protocol
 
+from tidings.core.arrival import Arrival, Result
 from tidings.core.check import Check
 from tidings.core.envelope import Envelope
 from tidings.core.guarantees import Guarantees
@@ -266,10 +267,66 @@ class Consumer(Protocol):
         """
 
 
-class Broker(Protocol):
-    """Moves messages between processes. Lanes, retries, dead letters, inbox and drain belong to the runtime."""
+class Groups(Protocol):
+    """The log of a store, read by groups. Lanes, retries, dead letters, inbox and drain belong to the runtime."""
 
     guarantees: ClassVar[Guarantees]
 
     def consumer(self, subscription: Subscription, group: str, member: str, lease: float) -> Consumer:
         """A worker's share of a group; nothing is claimed yet."""
+
+
+class Broker(Protocol):
+    """Carries envelopes from the log of one store to the logs of others; made from a URL and the name of an app.
+
+    The workers of an app share what arrives for it: each message reaches one of them at a time. It connects again by
+    itself. No call lasts longer than its deadline, and none is made by two tasks at once, except `publish`.
+    """
+
+    guarantees: Guarantees
+    url: str
+
+    async def open(self) -> None:
+        """Connect. Raises BrokerUnavailable, or BrokerRefused where waiting will not help."""
+
+    async def subscribe(self, topics: Sequence[str]) -> None:
+        """Declare where messages of these topics arrive for this app, and begin to receive them.
+
+        What was published before the first subscription arrives where `guarantees.history` says so, and not elsewhere.
+
+        Raises:
+            BrokerUnavailable: It cannot be reached.
+            BrokerRefused: What is there differs from what is needed, or may not be used; says the difference.
+        """
+
+    async def publish(self, envelopes: Sequence[Envelope]) -> Sequence[Result]:
+        """Publish envelopes, all of them at once; returns what became of each, in the order given.
+
+        The caller publishes no two of one key at once: the next one of a key comes after `Confirmed`. Never raises for
+        what befalls a message, and ends within `DEADLINE` seconds.
+        """
+
+    async def fetch(self, limit: int, wait: float) -> Sequence[Arrival]:
+        """Up to `limit` messages that arrived, in order of arrival within each key; waits up to `wait` s for the first.
+
+        What was fetched and is not settled comes again, once this app's connection to the broker has ended.
+
+        Raises:
+            BrokerUnavailable: It cannot be reached at the moment; nothing is lost by that.
+            BrokerRefused: It will not deliver until somebody mends something; says what.
+        """
+
+    async def settle(self, arrivals: Sequence[Arrival]) -> None:
+        """Tell the broker that messages are safe here. One that is fetched earlier is settled earlier.
+
+        Where the connection has changed hands meanwhile they come again, which is no error: ids are known.
+        """
+
+    async def waiting(self) -> int:
+        """How many messages wait for this app at the broker, those included that are fetched and not settled."""
+
+    async def close(self) -> None:
+        """Disconnect; what is not settled comes again. Safe to call twice."""
+
+    def look(self) -> Sequence[Check]:
+        """For the doctor: how it is set up, over a connection of its own; blocks. A failed check names its cure."""

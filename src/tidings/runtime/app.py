@@ -15,7 +15,7 @@ from weakref import WeakSet
 from tidings.core.message import check_name
 from tidings.core.operations import ANY
 from tidings.core.part import Part, check_parts
-from tidings.core.ports import Broker, Store
+from tidings.core.ports import Groups, Store
 from tidings.core.retry import seconds
 from tidings.core.router import Router, check_together
 from tidings.core.subscription import Subscription
@@ -363,12 +363,12 @@ class App(Router):
 
     def worker(self, only: str | None = None) -> Worker:
         """A worker of the open app, not yet started; for one group alone when `only` names it."""
-        broker: Broker = adapters("tidings.brokers")["embedded"].load()(self.store, self.name)
+        groups: Groups = adapters("tidings.brokers")["embedded"].load()(self.store, self.name)
         subscriptions = [each for each in self.subscriptions() if only in (None, each.group)]
         for each in subscriptions:
-            each.needs.check(broker.guarantees, each.where)
+            each.needs.check(groups.guarantees, each.where)
         outgoing = Outgoing(self.name, self.clock)
-        worker = Worker(self.name, self.store, broker, subscriptions, outgoing, self.clock, lease=self.lease)
+        worker = Worker(self.name, self.store, groups, subscriptions, outgoing, self.clock, lease=self.lease)
         if only is None:
             self._workers.add(worker)
         return worker

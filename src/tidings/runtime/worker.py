@@ -19,7 +19,7 @@ from typing import Any
 
 from tidings.core.envelope import SLOTS
 from tidings.core.operations import Beat, Fire
-from tidings.core.ports import Broker, Store
+from tidings.core.ports import Groups, Store
 from tidings.core.subscription import Subscription
 from tidings.errors import NotOpen, StoreGone, TidingsError
 from tidings.runtime import renamed
@@ -58,7 +58,7 @@ class Worker:
         self,
         app: str,
         store: Store,
-        broker: Broker,
+        groups: Groups,
         subscriptions: Sequence[Subscription],
         outgoing: Outgoing,
         clock: Clock,
@@ -73,7 +73,7 @@ class Worker:
         self.clock = clock
         self.lease = lease
         self.pumps = [
-            Pump(store, each, broker.consumer(each, f"{app}.{each.group}", self.member, lease), outgoing, clock)
+            Pump(store, each, groups.consumer(each, f"{app}.{each.group}", self.member, lease), outgoing, clock)
             for each in subscriptions
         ]
         self.relay = Relay(store)

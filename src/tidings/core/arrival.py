@@ -1,0 +1,59 @@
+"""What comes from a broker, and what it says of what was published."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+DEADLINE = 30.0
+"""Seconds after which a publication that nobody confirmed counts as unknown."""
+
+
+class Arrival(msgspec.Struct, frozen=True, gc=False):
+    """A message as a broker delivered it; nobody has read it yet.
+
+    Attributes:
+        topic: Where it was published.
+        body: Its bytes; empty where it had none.
+        headers: Names in lower case; CloudEvents attributes are named `ce-...`, whatever the broker calls them. Values
+            are plain text, not percent-encoded. What cannot be text is left out.
+        place: Where it lay, for people: "orders[3] at offset 1200".
+        key: The broker's own key, where it has one; orders a message that names none itself.
+        token: The adapter's own: what it needs to settle it.
+    """
+
+    topic: str
+    body: bytes
+    headers: Mapping[str, str]
+    place: str
+    key: str | None = None
+    token: Any = None
+
+
+class Confirmed(msgspec.Struct, frozen=True, gc=False):
+    """The broker keeps it."""
+
+
+class Rejected(msgspec.Struct, frozen=True, gc=False):
+    """The broker does not have it, and will not take it however often it is sent.
+
+    Attributes:
+        reason: What is wrong with it, in one line.
+    """
+
+    reason: str
+
+
+class Unknown(msgspec.Struct, frozen=True, gc=False):
+    """It may or may not be there, or there is nobody to take it now: it is sent again, with the same id.
+
+    Attributes:
+        reason: What happened, in one line.
+    """
+
+    reason: str
+
+
+Result = Confirmed | Rejected | Unknown
