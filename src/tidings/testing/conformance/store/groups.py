@@ -1,7 +1,5 @@
 """Groups, their tables, and the leases by which workers share them."""
 
-# ruff: noqa: D102, PLR2004 - a test is a sentence already, and the expected value is the documentation
-
 from __future__ import annotations
 
 import asyncio

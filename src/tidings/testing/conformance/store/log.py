@@ -1,7 +1,5 @@
 """The log, streams, ids, states and timers."""
 
-# ruff: noqa: D102, PLR2004 - a test is a sentence already, and the expected value is the documentation
-
 from __future__ import annotations
 
 import asyncio

@@ -1,7 +1,5 @@
 """What only a store with one writer owes: its transactions take turns, and their statements are done at once."""
 
-# ruff: noqa: D102 - a test is a sentence already, and the expected value is the documentation
-
 from __future__ import annotations
 
 import asyncio
