@@ -58,7 +58,7 @@ class LogConsumer:
         self._feed_of: dict[int, Feed] = {}
         self._dropped: set[int] = set()  # slots forgotten with work under way, and not handed back yet
         self._skip: set[int] = set()
-        self.types = [name for kind in subscription.types for name in (kind.name, *kind.was)]
+        self._wants = subscription.wants
 
     async def join(self) -> int:
         """Create the group if it is new; returns the events retained before its start.
@@ -73,7 +73,7 @@ class LogConsumer:
             Join(
                 self.group,
                 it.where,
-                self.types,
+                it.names or (),
                 commands,
                 it.slots,
                 "latest" if it.bootstrap is not None else it.start,
@@ -206,7 +206,7 @@ class LogConsumer:
     async def _read(self, after: int, until: int, limit: int, slots: Iterable[int]) -> Sequence[Envelope]:
         chosen = list(slots)
         some = chosen if 1 < self.subscription.slots != len(chosen) else None
-        return await self.store.read(after, until, limit, types=self.types, slots=some, app=self._app)
+        return await self.store.read(after, until, limit, types=self.subscription.names, slots=some, app=self._app)
 
     async def fetch(self, limit: int) -> list[Envelope]:
         """Up to about `limit` events that no one took yet, in the order of the log within each key."""
@@ -226,6 +226,8 @@ class LogConsumer:
             rows = await self._read(feed.cursor, until, room, feed.slots)
             cursor = rows[-1].position if len(rows) >= room else until
             watermark = feed.watermark
+            if self._wants is not None:
+                rows = [row for row in rows if self._wants(row)]
             if self._skip:
                 rows = [row for row in rows if row.position not in self._skip]
             watermark.took(*[row.position for row in rows])

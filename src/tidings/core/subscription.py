@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tidings.core.envelope import SLOTS
+from tidings.core.envelope import SLOTS, Envelope
 from tidings.core.guarantees import Needs
 from tidings.core.message import MessageType
 from tidings.core.retry import Retry
@@ -21,7 +21,8 @@ class Subscription:
 
     Attributes:
         group: Name of the group; its workers share the deliveries. Without the app's name in front: the app adds it.
-        types: The message types handled, in the order of the union.
+        types: The message types handled, in the order of the union; none for a handler of the runtime's own that takes
+            envelopes of any type.
         handler: The user's function; how it is called stands in `takes` and `is_async`.
         where: "module:qualname (file:line)" of the handler, for messages and for telling handlers apart.
         takes: What each parameter after the message receives: "tx", "envelope" or "fetched".
@@ -40,6 +41,9 @@ class Subscription:
         tombstones: True where `Gone` was asked for: a state without data reaches the handler as `Gone(State, key)`.
             Otherwise tombstones are acknowledged unseen.
         bootstrap: The state type whose current records a new group receives first, before it follows the log.
+        wants: Called with an envelope before it is delivered; what it does not want passes unseen. None wants all.
+        counted: True where an attempt is noted durably before it begins, so that a message which stops the process
+            is found out.
     """
 
     group: str
@@ -60,6 +64,13 @@ class Subscription:
     fingerprint: str | None = None
     tombstones: bool = False
     bootstrap: MessageType | None = None
+    wants: Callable[[Envelope], bool] | None = None
+    counted: bool = True
+
+    @property
+    def names(self) -> list[str] | None:
+        """The names its messages are stored under, earlier ones included; None for all there are."""
+        return [name for kind in self.types for name in (kind.name, *kind.was)] or None
 
     @property
     def transactional(self) -> bool:

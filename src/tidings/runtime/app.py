@@ -23,7 +23,7 @@ from tidings.core.transaction import Readable, Transaction
 from tidings.core.url import default_name, parse_url
 from tidings.errors import BadArgument, BadDeclaration, NotFound, NotOpen
 from tidings.runtime.clock import Clock
-from tidings.runtime.connect import adapters, open_store, release
+from tidings.runtime.connect import adapters, make_broker, open_store, release
 from tidings.runtime.lifecycle import run, working
 from tidings.runtime.outbox import Outbox
 from tidings.runtime.outgoing import Outgoing
@@ -49,6 +49,8 @@ class App(Router):
     Args:
         store: URL of the store: `sqlite:shop.db`, `sqlite:///abs/shop.db`, `sqlite::memory:`; or a store object.
         parts: Routers, deciders, projections and replicas that belong to it.
+        broker: URL of the broker that carries what has a topic to other apps and from them; without one, apps meet in
+            a store that they share.
         name: The CloudEvents source and the prefix of its groups, without dots; the stem of the file if not given.
         lease: Seconds of silence after which a worker's share goes to the others.
         drain: Seconds a stopping worker lets running handlers end.
@@ -64,6 +66,7 @@ class App(Router):
         self,
         store: str | Store,
         *parts: Part,
+        broker: str | None = None,
         name: str | None = None,
         lease: float | timedelta = 10.0,
         drain: float | timedelta = 30.0,
@@ -84,6 +87,9 @@ class App(Router):
         self.drain = seconds(drain, "drain")
         self.clock = clock or Clock()
         self._given = store
+        self.broker = broker
+        if broker is not None:
+            make_broker(broker, self.name)  # says now what is wrong with the URL
         self._store: Store | None = None
         self._users = self._pid = 0
         self._opening = threading.Lock()
@@ -368,7 +374,14 @@ class App(Router):
         for each in subscriptions:
             each.needs.check(groups.guarantees, each.where)
         outgoing = Outgoing(self.name, self.clock)
-        worker = Worker(self.name, self.store, groups, subscriptions, outgoing, self.clock, lease=self.lease)
+        broker = None if self.broker is None or only is not None else make_broker(self.broker, self.name)
+        if broker is not None:
+            for each in subscriptions:
+                if any(kind.topic is not None for kind in each.types):
+                    each.needs.check(broker.guarantees, each.where)
+        worker = Worker(
+            *(self.name, self.store, groups, subscriptions, outgoing, self.clock), lease=self.lease, broker=broker
+        )
         if only is None:
             self._workers.add(worker)
         return worker

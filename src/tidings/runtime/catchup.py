@@ -8,6 +8,9 @@ from tidings.core.ports import Store
 from tidings.core.subscription import Subscription
 from tidings.errors import NotCaughtUp, NotFound
 
+SCAN = 1000
+"""Positions looked at for one that a subscription wants; where there are more, it has not caught up anyway."""
+
 
 async def reached(store: Store, group: str, subscription: Subscription, position: int) -> bool:
     """True when a group has finished every event of its types up to a position, and its bootstrap if it has one."""
@@ -19,9 +22,10 @@ async def reached(store: Store, group: str, subscription: Subscription, position
         return False
     if checkpoint >= position:
         return True
-    names = [name for kind in subscription.types for name in (kind.name, *kind.was)]
     app = group.split(".", 1)[0]
-    return not await store.read(checkpoint, position, 1, types=names, app=app)
+    wants = subscription.wants
+    rows = await store.read(checkpoint, position, 1 if wants is None else SCAN, types=subscription.names, app=app)
+    return not rows if wants is None else len(rows) < SCAN and not any(map(wants, rows))
 
 
 async def wait_for(

@@ -10,14 +10,14 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast
 
-from tidings.core.ports import Store
+from tidings.core.ports import Broker, Store
 from tidings.core.url import parse_url
 from tidings.errors import BadUrl
 
 _shared: dict[tuple[str, int], Store] = {}  # by place and process
 _users: Counter[tuple[int, int]] = Counter()  # by store and process
 _lock = threading.Lock()
-_EXTRAS = {"postgresql": "postgres"}
+_EXTRAS = {"postgresql": "postgres", "kafka": "kafka", "amqp": "rabbitmq", "amqps": "rabbitmq", "sqs": "sqs"}
 """Schemes whose drivers are not installed with tidings itself -> the extra that brings them."""
 
 
@@ -40,6 +40,20 @@ def make_store(url: str) -> Store:
     known = ", ".join(sorted(f"{name}:" for name in found))
     msg = f"no store adapter for {parsed.safe!r}"
     raise BadUrl(msg, f"stores known here: {known or 'none; is tidings installed?'}")
+
+
+def make_broker(url: str, app: str) -> Broker:
+    """A broker for an app, not yet opened. The URL of a store makes the log of that store one.
+
+    Raises:
+        BadUrl: The URL cannot be read, or no installed adapter has its scheme.
+    """
+    brokers, stores = adapters("tidings.brokers"), adapters("tidings.stores")
+    schemes = sorted({*brokers, *stores} - {"embedded", "log"})
+    scheme = parse_url(url, schemes).scheme
+    if scheme in brokers:
+        return cast("Broker", _load(brokers[scheme])(url, app))
+    return cast("Broker", _load(brokers["log"])(make_store(url), app))
 
 
 def _load(adapter: EntryPoint) -> Any:

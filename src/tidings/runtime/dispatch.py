@@ -45,11 +45,13 @@ class Dispatch:
             self._threads.close()
 
     def read(self, envelope: Envelope) -> Any:
-        """The message in an envelope; `Gone` or UNSEEN for a tombstone.
+        """The message in an envelope; `Gone` or UNSEEN for a tombstone. Without types, the envelope itself.
 
         Raises:
             Unreadable: The data is not of the declared type, or of a newer schema than this code knows.
         """
+        if not self._readers:
+            return envelope
         schema, decode, kind = self._readers[envelope.type]
         if envelope.schema > schema:
             msg = f"{envelope.type} has schema version {envelope.schema}; this code knows {schema}"

@@ -105,7 +105,7 @@ class Pump:
             make_room(self)
         room = self.ahead.room - self.in_memory
         taken = await self._take(room) if room > 0 else []
-        await self.flush(taken)
+        await self.flush(taken if self.subscription.counted else ())
         while taken and not self.suspends and not self.stopping:
             self.ahead.handed(anew=True)
             taken = await run_batch(self, taken)

@@ -9,6 +9,7 @@ from tidings.core.delivery import printable
 from tidings.core.envelope import Envelope
 from tidings.core.operations import Held
 from tidings.errors import TidingsError, Unreadable
+from tidings.runtime.clock import Clock
 from tidings.runtime.verbs import Verbs
 
 GROUP = "quarantine"
@@ -19,15 +20,16 @@ async def quarantined(verbs: Verbs, app: str, body: bytes, headers: Mapping[str,
     try:
         return await verbs.receive(body, headers)
     except Unreadable as error:
-        await _keep(verbs, app, body, headers, error)
+        await verbs.keep(unreadable(app, body, headers, error, verbs.clock))
         return 0
 
 
-async def _keep(verbs: Verbs, app: str, body: bytes, headers: Mapping[str, str], error: TidingsError) -> None:
-    now = verbs.clock.now()
+def unreadable(app: str, body: bytes, headers: Mapping[str, str], error: TidingsError, clock: Clock) -> Held:
+    """What cannot be taken in, as it is kept: raw, among the dead letters of `<app>.quarantine`."""
+    now = clock.now()
     raw = Envelope(
         position=0,
-        id=verbs.clock.id(),
+        id=clock.id(),
         source=app,
         type="unreadable",
         schema=1,
@@ -46,5 +48,5 @@ async def _keep(verbs: Verbs, app: str, body: bytes, headers: Mapping[str, str],
         data=bytes(body),
     )
     reason = f"{type(error).__name__}: {error.what}"
-    place = -1 - int(verbs.clock.draw() * 2**53)  # it has none in the log; no two may share one
-    await verbs.keep(Held(0, f"{app}.{GROUP}", place, "dead", 0, 0, raw, reason, since=now))
+    place = -1 - int(clock.draw() * 2**53)  # it has none in the log; no two may share one
+    return Held(0, f"{app}.{GROUP}", place, "dead", 0, 0, raw, reason, since=now)

@@ -47,7 +47,7 @@ async def warn(
         return
     gone = [each for each in left_behind(app, subscriptions, await store.backlog()) if each.group not in running]
     for each in new:
-        names = {name for kind in each.types for name in (kind.name, *kind.was)}
+        names = set(each.names or ())
         for old in gone:
             if shared := names.intersection(old.types):
                 keep = "group" if each.schema is None else "name"

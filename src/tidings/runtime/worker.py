@@ -19,12 +19,13 @@ from typing import Any
 
 from tidings.core.envelope import SLOTS
 from tidings.core.operations import Beat, Fire
-from tidings.core.ports import Groups, Store
+from tidings.core.ports import Broker, Groups, Store
 from tidings.core.subscription import Subscription
 from tidings.errors import NotOpen, StoreGone, TidingsError
 from tidings.runtime import renamed
 from tidings.runtime.clock import MICROSECONDS, Clock
 from tidings.runtime.drain import LAST, drain
+from tidings.runtime.link import Link
 from tidings.runtime.outgoing import Outgoing
 from tidings.runtime.pump import Pump
 from tidings.runtime.relay import Relay
@@ -65,16 +66,18 @@ class Worker:
         *,
         lease: float,
         member: str | None = None,
+        broker: Broker | None = None,
     ) -> None:
-        """Args: app: its name. lease: seconds after which a silent worker's slots go to the others."""
+        """Args: app: its name. lease: seconds of silence, then its slots go to the others. broker: not open."""
         self.app = app
         self.member = member or f"{socket.gethostname()}-{os.getpid()}-{clock.id()[-6:]}"
         self.store = store
         self.clock = clock
         self.lease = lease
+        self.link = None if broker is None else Link(app, store, broker, subscriptions, clock)
         self.pumps = [
             Pump(store, each, groups.consumer(each, f"{app}.{each.group}", self.member, lease), outgoing, clock)
-            for each in subscriptions
+            for each in (*subscriptions, *(self.link.subscriptions if self.link else ()))
         ]
         self.relay = Relay(store)
         self.seedings = [Seeding(store, pump) for pump in self.pumps if pump.subscription.bootstrap is not None]
@@ -111,6 +114,8 @@ class Worker:
             pump.go_on()
         for seeding in self.seedings:
             self._start(self._keep(seeding.run))
+        if self.link is not None:
+            self._start(self.link.run())
 
     async def _suggest(self) -> None:
         """Warn of a subscription to a name that looks like a misspelt one."""
@@ -169,6 +174,8 @@ class Worker:
                 task.cancel()
             if self._tasks:
                 await asyncio.wait(self._tasks, timeout=LAST)
+            if self.link is not None:
+                await self.link.close()
         for end in ends:
             if isinstance(end, BaseException):
                 raise end
@@ -176,6 +183,12 @@ class Worker:
 
     async def _drain(self, pump: Pump, deadline: float) -> int:
         task = self._pumping.get(pump)
+        if not pump.subscription.counted:  # it would wait for its broker; what is not confirmed comes again, untold
+            await self._end(pump, task, min(deadline, asyncio.get_running_loop().time() + LAST))
+            return 0
+        return await self._end(pump, task, deadline)
+
+    async def _end(self, pump: Pump, task: asyncio.Task[None] | None, deadline: float) -> int:
         if task is not None:
             await asyncio.wait((task,), timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
             if not task.done():
@@ -261,7 +274,7 @@ class Worker:
         due = await self.store.next_timer()
         if due is not None and due <= self.clock.now():
             return False
-        if await self.store.oldest_outgoing() is not None:
+        if await self.store.oldest_outgoing() is not None or (self.link and not await self.link.idle()):
             return False
         head = await self.store.head()
         for pump in self.pumps:

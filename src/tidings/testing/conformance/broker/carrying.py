@@ -68,7 +68,7 @@ class CarryingTests(Making):
         await publish(await connect("shop"), [envelope()])
         assert len(await drained(receiver, 1)) == 1
         began = time.monotonic()
-        assert await receiver.fetch(10, 0.3) == []
+        assert list(await receiver.fetch(10, 0.3)) == []
         assert 0.2 < time.monotonic() - began < 3.0
         fetching = asyncio.ensure_future(receiver.fetch(10, 10.0))
         await asyncio.sleep(0.3)

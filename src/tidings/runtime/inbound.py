@@ -1,0 +1,139 @@
+"""Inbound: takes what a broker brings into the log, where it is handled like everything else.
+
+The log is the inbox. A batch is appended in one durable commit, and only then settled at the broker; what comes twice
+is known by its id. Handlers read the log and never meet the broker, so that retries, order, dead letters and delays are
+the same on all of them, and no message waits at the broker for a slow handler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+import msgspec
+
+from tidings.core.arrival import Arrival
+from tidings.core.cloudevent import from_headers
+from tidings.core.envelope import Envelope
+from tidings.core.operations import Append, Held, Settle
+from tidings.core.ports import Broker, Store
+from tidings.errors import BrokerError, IdConflict, TidingsError, Unreadable
+from tidings.runtime.clock import Clock
+from tidings.runtime.quarantine import unreadable
+
+log = logging.getLogger("tidings")
+
+BATCH = 1000
+"""Messages taken in with one commit at most."""
+
+WAIT = 1.0
+"""Seconds of one wait for messages."""
+
+SHORTEST, LONGEST = 0.1, 5.0
+"""Seconds between two tries while the broker or the store is away; doubled each time."""
+
+
+class Inbound:
+    """Appends what arrives for one app to its log.
+
+    Attributes:
+        busy: True while something that was fetched is not settled.
+    """
+
+    def __init__(self, app: str, store: Store, broker: Broker, topics: Sequence[str], clock: Clock) -> None:
+        """Args: app: name of the app. topics: what it subscribes to; none is fine."""
+        self._app = app
+        self._store = store
+        self._broker = broker
+        self._topics = topics
+        self._clock = clock
+        self._pause = SHORTEST
+        self.busy = False
+
+    async def run(self) -> None:
+        """Subscribe, and take in what arrives until cancelled; trouble that passes is waited out.
+
+        Raises:
+            BrokerRefused: Somebody has to mend something first.
+        """
+        if not self._topics:
+            return
+        while True:
+            try:
+                await self._broker.subscribe(self._topics)
+                while True:
+                    arrivals = await self._broker.fetch(BATCH, WAIT)
+                    if arrivals:
+                        await self._take(arrivals)
+                    self._pause = SHORTEST
+            except BrokerError as error:
+                if not error.transient:
+                    raise
+                await self._wait_out(error)
+
+    async def _take(self, arrivals: Sequence[Arrival]) -> None:
+        self.busy = True
+        try:
+            await self._keep(arrivals)
+            await self._broker.settle(arrivals)
+        finally:
+            self.busy = False
+
+    async def _keep(self, arrivals: Sequence[Arrival]) -> None:
+        """Make all of them durable here."""
+        envelopes: list[Envelope] = []
+        sources: list[Arrival] = []
+        garbage: list[Held] = []
+        for arrival in arrivals:
+            try:
+                envelopes.append(self._read(arrival))
+                sources.append(arrival)
+            except Unreadable as error:
+                garbage.append(self._unreadable(arrival, error))
+        while envelopes or garbage:
+            try:
+                if garbage:
+                    await self._store.write(Settle(garbage[0].group, {}, hold=garbage))
+                    garbage = []
+                if envelopes:
+                    await self._append(envelopes, sources)
+                envelopes = []
+            except TidingsError as error:
+                if not error.transient:
+                    raise
+                await self._wait_out(error)
+
+    async def _append(self, envelopes: Sequence[Envelope], sources: Sequence[Arrival]) -> None:
+        try:
+            await self._store.write(Append(envelopes))
+        except IdConflict:
+            conflicts: list[Held] = []
+            for envelope, source in zip(envelopes, sources, strict=True):  # one of them; in order, as they came
+                try:
+                    await self._store.write(Append([envelope]))
+                except IdConflict as error:
+                    conflicts.append(self._unreadable(source, error))
+            if conflicts:
+                await self._store.write(Settle(conflicts[0].group, {}, hold=conflicts))
+
+    def _read(self, arrival: Arrival) -> Envelope:
+        headers = arrival.headers
+        if arrival.key is not None and "ce-type" in headers and not headers.keys() & {"ce-partitionkey", "ce-subject"}:
+            headers = {**headers, "ce-partitionkey": arrival.key}
+        envelope = from_headers(headers, arrival.body, encoded=False)
+        return msgspec.structs.replace(envelope, topic=arrival.topic, time=envelope.time or self._clock.now())
+
+    def _unreadable(self, arrival: Arrival, error: TidingsError) -> Held:
+        log.error("%s: %s: %s; it is kept in the quarantine", self._app, arrival.place, error.what)
+        return unreadable(self._app, arrival.body, {**arrival.headers, "place": arrival.place}, error, self._clock)
+
+    async def _wait_out(self, error: TidingsError) -> None:
+        pause = self._pause * (0.5 + self._clock.draw() / 2)
+        log.warning("%s: %s; trying again in %.1f s", self._app, error, pause)
+        self._pause = min(LONGEST, self._pause * 2)
+        await asyncio.sleep(pause)
+
+    async def idle(self) -> bool:
+        """True when nothing waits at the broker for this app, or is on its way from there into the log."""
+        return not self._topics or (not self.busy and await self._broker.waiting() == 0)

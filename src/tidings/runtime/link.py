@@ -1,0 +1,69 @@
+"""The link of one worker to its broker: opened in the background, kept up, and closed last."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from tidings.core.ports import Broker, Store
+from tidings.core.subscription import Subscription
+from tidings.errors import BrokerError
+from tidings.runtime.clock import Clock
+from tidings.runtime.drain import LAST
+from tidings.runtime.inbound import LONGEST, SHORTEST, Inbound
+from tidings.runtime.outbound import Outbound
+
+log = logging.getLogger("tidings")
+
+
+class Link:
+    """Carries what an app publishes out, and what it subscribes to in; without a broker all else goes on.
+
+    Attributes:
+        subscriptions: What the worker is to run for it, beside those of the app.
+    """
+
+    def __init__(
+        self, app: str, store: Store, broker: Broker, subscriptions: Sequence[Subscription], clock: Clock
+    ) -> None:
+        """Args: app: its name. subscriptions: of the app; the topics of their types are subscribed to."""
+        topics = sorted({kind.topic for each in subscriptions for kind in each.types if kind.topic is not None})
+        self._app = app
+        self._broker = broker
+        self._opened = asyncio.Event()
+        self._inbound = Inbound(app, store, broker, topics, clock)
+        self._outbound = Outbound(app, broker, self._opened, clock)
+        self.subscriptions = (self._outbound.subscription,)
+
+    async def run(self) -> None:
+        """Open the broker as soon as it can be reached, and take in what it brings, until cancelled.
+
+        Raises:
+            BrokerRefused: Somebody has to mend something first.
+        """
+        pause = SHORTEST
+        while not self._opened.is_set():
+            try:
+                await self._broker.open()
+            except BrokerError as error:
+                if not error.transient:
+                    raise
+                log.warning("%s: %s; trying again in %.1f s", self._app, error, pause)
+                await asyncio.sleep(pause)
+                pause = min(LONGEST, pause * 2)
+            else:
+                self._opened.set()
+        await self._inbound.run()
+
+    async def idle(self) -> bool:
+        """True when nothing is on its way from the broker into the log."""
+        return self._opened.is_set() and await self._inbound.idle()
+
+    async def close(self) -> None:
+        """Let go of the broker; what is not settled comes again."""
+        try:
+            async with asyncio.timeout(LAST):
+                await self._broker.close()
+        except Exception as error:  # noqa: BLE001 - the worker ends all the same
+            log.warning("%s: the broker was not closed: %s", self._app, error)

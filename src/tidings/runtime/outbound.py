@@ -1,0 +1,113 @@
+"""Outbound: carries what this app published from the log to the broker, in order for each key.
+
+It is a subscription like any other, to everything public that the app published: workers share it by slots, each key is
+in order, and a message counts as carried once the broker has confirmed it. It has no attempts to count, though: while
+the broker is away it waits, and only what the broker refuses for good becomes a dead letter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from tidings.core.arrival import Confirmed, Rejected, Result, Unknown
+from tidings.core.envelope import Envelope
+from tidings.core.outcome import Dead
+from tidings.core.ports import Broker
+from tidings.core.subscription import Subscription
+from tidings.runtime.clock import Clock
+
+log = logging.getLogger("tidings")
+
+GROUP = "outbound"
+
+KEYS = 500
+"""Keys of which a message may be on its way to the broker at once."""
+
+SHORTEST, LONGEST = 0.05, 2.0
+"""Seconds before what was not confirmed is sent again; doubled each time, then drawn from up to that."""
+
+COMPLAIN = 10.0
+"""Seconds between two complaints about a broker that does not confirm."""
+
+
+class Outbound:
+    """Publishes the log of one app at its broker.
+
+    Attributes:
+        subscription: To run like any other.
+    """
+
+    def __init__(self, app: str, broker: Broker, opened: asyncio.Event, clock: Clock) -> None:
+        """Args: app: name of the app; only what it published is carried. opened: set once the broker is."""
+        self._app = app
+        self._broker = broker
+        self._opened = opened
+        self._clock = clock
+        self._batch: list[tuple[Envelope, asyncio.Future[Result]]] = []
+        self._sending: set[asyncio.Task[None]] = set()
+        self._complained = 0.0
+        self.subscription = Subscription(
+            GROUP,
+            (),
+            self._carry,
+            where="tidings.runtime.outbound",
+            concurrency=KEYS,
+            wants=self._is_ours,
+            counted=False,
+        )
+
+    def _is_ours(self, envelope: Envelope) -> bool:
+        """Not what is private, and not what came from elsewhere."""
+        return envelope.topic is not None and envelope.source == self._app
+
+    async def _carry(self, envelope: Envelope) -> None:
+        """Return once the broker has it.
+
+        Raises:
+            Dead: It never will.
+        """
+        await self._opened.wait()
+        pause = SHORTEST
+        while True:
+            result = await self._publish(envelope)
+            if isinstance(result, Confirmed):
+                return
+            if isinstance(result, Rejected):
+                raise Dead(f"{self._broker.guarantees.name}: {result.reason}")
+            self._complain(result.reason)
+            await asyncio.sleep(pause * (0.5 + self._clock.draw() / 2))
+            pause = min(LONGEST, pause * 2)
+
+    async def _publish(self, envelope: Envelope) -> Result:
+        """Publish it together with whatever else is ready in this round of the event loop."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
+        self._batch.append((envelope, future))
+        if len(self._batch) == 1:
+            loop.call_soon(self._send)
+        return await future
+
+    def _send(self) -> None:
+        batch, self._batch = self._batch, []
+        task = asyncio.create_task(self._send_all(batch))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    async def _send_all(self, batch: list[tuple[Envelope, asyncio.Future[Result]]]) -> None:
+        results: Any
+        try:
+            results = await self._broker.publish([envelope for envelope, _ in batch])
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for ever
+            results = [Unknown(f"{type(error).__name__}: {error}")] * len(batch)
+        for (_, future), result in zip(batch, results, strict=True):
+            if not future.done():
+                future.set_result(result)
+
+    def _complain(self, reason: str) -> None:
+        now = asyncio.get_running_loop().time()
+        if now > self._complained + COMPLAIN:
+            self._complained = now
+            name = self._broker.guarantees.name
+            log.warning("%s: %s did not confirm: %s; what is published waits", self._app, name, reason)

@@ -1,0 +1,235 @@
+"""Apps with stores of their own meet at a broker, and everything is as on one store."""
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tests.scenarios.brokers.conftest import Make
+from tidings import App, Dead, Gone, Key, Needs, Replica, Retry, Transaction, command, event, state
+from tidings.core.ports import Store
+
+
+@event(topic="orders")
+class OrderPlaced:
+    order_id: Key[str]
+    total: int
+
+
+@event(topic="payments")
+class OrderPaid:
+    order_id: Key[str]
+    total: int
+
+
+@event
+class Noted:
+    order_id: Key[str]
+
+
+@state(topic="customers")
+class Customer:
+    customer_id: Key[str]
+    name: str
+
+
+@command(topic="shipping")
+class Ship:
+    order_id: Key[str]
+
+
+@asynccontextmanager
+async def at_work(*apps: App) -> AsyncIterator[None]:
+    """All of them run for the length of a block, each as a process of its own would."""
+    running = [asyncio.create_task(app.run()) for app in apps]
+    try:
+        yield
+    finally:
+        for app in apps:
+            app.stop()
+        await asyncio.gather(*running)
+
+
+async def until(condition, seconds: float = 15.0) -> None:
+    """Wait for something to become true; it may be a coroutine function."""
+    async with asyncio.timeout(seconds):
+        while not (await found if inspect.isawaitable(found := condition()) else found):
+            await asyncio.sleep(0.02)
+
+
+async def test_what_one_app_publishes_the_other_handles_in_order_and_answers(make: Make) -> None:
+    shop, billing = make("shop"), make("billing")
+    seen: dict[str, list[int]] = {}
+    paid: list[str] = []
+
+    @billing.on(OrderPlaced, needs=Needs(ordered=True))
+    async def bill(order: OrderPlaced) -> OrderPaid:
+        await asyncio.sleep(0)
+        seen.setdefault(order.order_id, []).append(order.total)
+        return OrderPaid(order.order_id, order.total)
+
+    @shop.on(OrderPaid)
+    async def close(order: OrderPaid) -> None:
+        paid.append(order.order_id)
+
+    async with at_work(shop, billing), shop:
+        for total in range(20):
+            await shop.publish(*(OrderPlaced(f"o-{n}", total) for n in range(10)))
+        await until(lambda: len(paid) == 200)
+    assert seen == {f"o-{n}": list(range(20)) for n in range(10)}
+
+
+async def test_what_is_private_stays_at_home(make: Make) -> None:
+    shop, billing = make("shop"), make("billing")
+    seen: list[object] = []
+
+    @billing.on(Noted)
+    async def note(noted: Noted) -> None:
+        seen.append(noted)
+
+    @billing.on(OrderPlaced)
+    async def bill(order: OrderPlaced) -> None:
+        seen.append(order)
+
+    async with at_work(shop, billing), shop:
+        await shop.publish(Noted("o-1"), OrderPlaced("o-1", 1))
+        await until(lambda: seen)
+        await asyncio.sleep(0.2)
+    assert seen == [OrderPlaced("o-1", 1)]
+
+
+async def test_effects_happen_once_whatever_the_broker_delivers_twice(make: Make, broker_url: str) -> None:
+    billing = make("billing")
+
+    @billing.on(OrderPlaced)
+    async def bill(order: OrderPlaced, tx: Transaction) -> None:
+        await tx.execute("INSERT INTO bills VALUES (?, ?)", order.order_id, order.total)
+
+    async with billing, billing.transaction() as tx:
+        await tx.execute("CREATE TABLE bills (id TEXT PRIMARY KEY, total INTEGER)")
+    # two apps by the same name on stores of their own know nothing of each other: both publish the same ids
+    first, second = make("shop"), App("sqlite::memory:", broker=broker_url, name="shop")
+    async with at_work(first, second, billing), first, second:
+        for number in range(50):
+            await first.publish(OrderPlaced(f"o-{number}", number), id=f"id-{number}")
+            await second.publish(OrderPlaced(f"o-{number}", number), id=f"id-{number}")
+        async with billing:
+            await until(lambda: _all_billed(billing.store, 50))
+    async with billing:
+        assert await billing.store.query("SELECT count(*) FROM tidings_log") == [(50,)]
+
+
+async def _all_billed(store: Store, count: int) -> bool:
+    return await store.query("SELECT count(*) FROM bills") == [(count,)]
+
+
+async def test_failures_are_retried_parked_and_redriven_as_on_one_store(make: Make) -> None:
+    shop, billing = make("shop"), make("billing")
+    seen: list[tuple[str, int]] = []
+    broken = True
+
+    @billing.on(OrderPlaced, retry=Retry(attempts=2, initial=0.01))
+    async def bill(order: OrderPlaced) -> None:
+        if broken and order.order_id == "bad":
+            raise Dead("no such customer")
+        seen.append((order.order_id, order.total))
+
+    async with at_work(shop, billing), shop, billing:
+        await shop.publish(*(OrderPlaced(key, n) for n in range(3) for key in ("good", "bad")))
+        await until(lambda: len(seen) == 3)
+        await until(lambda: _count(billing.store, "dead", 1))
+        assert [each.state for each in await billing.store.held(group="billing.bill")] == ["dead", "parked", "parked"]
+        broken = False
+        from tidings.core.operations import Redrive
+
+        await billing.store.write(Redrive([(await billing.store.held(state="dead"))[0].id]))
+        await until(lambda: len(seen) == 6)
+    assert [total for key, total in seen if key == "bad"] == [0, 1, 2]
+
+
+async def _count(store: Store, state: str, count: int) -> bool:
+    return len(await store.held(state=state)) == count
+
+
+async def test_a_replica_of_another_apps_states_follows_and_forgets(make: Make) -> None:
+    shop = make("shop")
+    customers = Replica(Customer)
+    billing = make("billing", customers)
+    async with at_work(shop, billing), shop, billing:
+        await shop.publish(Customer("c-1", "Ada"), Customer("c-2", "Bob"))
+        await shop.publish(Customer("c-1", "Ada L."), Gone(Customer, "c-2"))
+
+        async def is_there() -> bool:
+            return (await billing.get(customers, "c-1"), await billing.get(customers, "c-2")) == (
+                Customer("c-1", "Ada L."),
+                None,
+            )
+
+        await until(is_there)
+
+
+async def test_a_command_reaches_the_app_that_handles_it(make: Make) -> None:
+    shop, shipping = make("shop"), make("shipping")
+    shipped: list[str] = []
+
+    @shipping.on(Ship)
+    async def ship(order: Ship) -> None:
+        shipped.append(order.order_id)
+
+    async with at_work(shop, shipping), shop:
+        await shop.send(Ship("o-1"))
+        await shop.send(Ship("o-2"), after=0.05)
+        await until(lambda: shipped == ["o-1", "o-2"])
+
+
+async def test_two_workers_of_one_app_on_one_store_share_what_arrives(make: Make) -> None:
+    shop, one, two = make("shop"), make("billing"), make("billing")
+    seen: list[tuple[int, str, int]] = []
+    for which, app in enumerate((one, two)):
+
+        @app.on(OrderPlaced, group="bill")
+        async def bill(order: OrderPlaced, which: int = which) -> None:
+            seen.append((which, order.order_id, order.total))
+
+    totals = 0
+    async with at_work(shop, one, two), shop:
+        async with asyncio.timeout(20):
+            while {which for which, _, _ in seen} != {0, 1} or totals < 10:
+                await shop.publish(*(OrderPlaced(f"o-{n}", totals) for n in range(50)))
+                totals += 1
+                await asyncio.sleep(0.05)
+        await until(lambda: len(seen) == 50 * totals)
+    for number in range(50):
+        assert [total for _, key, total in seen if key == f"o-{number}"] == list(range(totals))
+
+
+async def test_until_idle_waits_for_what_is_on_its_way(make: Make) -> None:
+    shop, billing = make("shop"), make("billing")
+    seen: list[str] = []
+
+    @billing.on(OrderPlaced)
+    async def bill(order: OrderPlaced) -> None:
+        seen.append(order.order_id)
+
+    await billing.run(until_idle=True)  # declares where messages arrive
+    async with shop:
+        await shop.publish(*(OrderPlaced(f"o-{n}", 1) for n in range(100)))
+    await shop.run(until_idle=True)
+    await billing.run(until_idle=True)
+    assert len(seen) == 100
+    assert await _outbound_is_empty(shop)
+
+
+async def _outbound_is_empty(shop: App) -> bool:
+    async with shop:
+        return await shop.store.checkpoint("shop.outbound") == await shop.store.head()
+
+
+@pytest.mark.parametrize("url", ["kafak://localhost", "amqp:localhost"])
+def test_a_broker_url_that_cannot_be_read_is_refused_when_the_app_is_made(url: str) -> None:
+    from tidings.errors import BadUrl
+
+    with pytest.raises(BadUrl):
+        App("sqlite::memory:", broker=url)
