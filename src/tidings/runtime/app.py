@@ -15,7 +15,7 @@ from weakref import WeakSet
 from tidings.core.message import check_name
 from tidings.core.operations import ANY
 from tidings.core.part import Part, check_parts
-from tidings.core.ports import Groups, Store
+from tidings.core.ports import Store
 from tidings.core.retry import seconds
 from tidings.core.router import Router, check_together
 from tidings.core.subscription import Subscription
@@ -23,8 +23,8 @@ from tidings.core.transaction import Readable, Transaction
 from tidings.core.url import default_name, parse_url
 from tidings.errors import BadArgument, BadDeclaration, NotFound, NotOpen
 from tidings.runtime.clock import Clock
-from tidings.runtime.connect import adapters, make_broker, open_store, release
-from tidings.runtime.lifecycle import run, working
+from tidings.runtime.connect import make_broker, open_store, release
+from tidings.runtime.lifecycle import run, worker_of, working
 from tidings.runtime.outbox import Outbox
 from tidings.runtime.outgoing import Outgoing
 from tidings.runtime.quarantine import quarantined
@@ -369,19 +369,7 @@ class App(Router):
 
     def worker(self, only: str | None = None) -> Worker:
         """A worker of the open app, not yet started; for one group alone when `only` names it."""
-        groups: Groups = adapters("tidings.brokers")["embedded"].load()(self.store, self.name)
-        subscriptions = [each for each in self.subscriptions() if only in (None, each.group)]
-        for each in subscriptions:
-            each.needs.check(groups.guarantees, each.where)
-        outgoing = Outgoing(self.name, self.clock)
-        broker = None if self.broker is None or only is not None else make_broker(self.broker, self.name)
-        if broker is not None:
-            for each in subscriptions:
-                if any(kind.topic is not None for kind in each.types):
-                    each.needs.check(broker.guarantees, each.where)
-        worker = Worker(
-            *(self.name, self.store, groups, subscriptions, outgoing, self.clock), lease=self.lease, broker=broker
-        )
+        worker = worker_of(self, only)
         if only is None:
             self._workers.add(worker)
         return worker

@@ -11,9 +11,13 @@ from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
+from tidings.core.ports import Groups
+from tidings.runtime.connect import adapters, make_broker
+from tidings.runtime.outgoing import Outgoing
+from tidings.runtime.worker import Worker
+
 if TYPE_CHECKING:
     from tidings.runtime.app import App
-    from tidings.runtime.worker import Worker
 
 log = logging.getLogger("tidings")
 
@@ -49,6 +53,23 @@ async def run(*apps: App, until_idle: bool | Awaitable[object] = False) -> signa
             finally:
                 await _drain(apps, workers)
         return seen[0] if seen else None
+
+
+def worker_of(app: App, only: str | None = None) -> Worker:
+    """A worker of an open app, not yet started; for one group alone when `only` names it.
+
+    Raises:
+        NeedsNotMet: A handler needs what the broker does not give.
+    """
+    groups: Groups = adapters("tidings.brokers")["embedded"].load()(app.store, app.name)
+    broker = None if app.broker is None or only is not None else make_broker(app.broker, app.name)
+    subscriptions = [each for each in app.subscriptions() if only in (None, each.group)]
+    for each in subscriptions:
+        each.needs.check(groups.guarantees, each.where)
+        if broker is not None and any(kind.topic is not None for kind in each.types):
+            each.needs.check(broker.guarantees, each.where)
+    outgoing = Outgoing(app.name, app.clock)
+    return Worker(*(app.name, app.store, groups, subscriptions, outgoing, app.clock), lease=app.lease, broker=broker)
 
 
 @contextlib.asynccontextmanager
