@@ -39,7 +39,9 @@ KNOCK_ON = "SELECT count(*), coalesce(max(chain), 0) FROM leg WHERE chain > 0"
 FURTHEST = "SELECT tailnum FROM leg ORDER BY chain DESC, tailnum LIMIT 1"
 
 
-async def tell(console: Console, board: App, figures: dict[str, Any], status: Status, *, busy: int) -> None:
+async def tell(
+    console: Console, board: App, aircraft: App, figures: dict[str, Any], status: Status, *, busy: int
+) -> None:
     """Print the summary."""
     flights, departed, arrived, cancelled, late = (
         f"{figures[name]:,}" for name in ("flights", "departed", "arrived", "cancelled", "departed_60_or_more_late")
@@ -57,8 +59,8 @@ async def tell(console: Console, board: App, figures: dict[str, Any], status: St
     draw(console, latest, "Latest", "Carrier", "From", "To", "Minutes")
 
     console.print()
-    [(again, longest)] = await board.store.query(KNOCK_ON)
-    for (tailnum,) in await board.store.query(FURTHEST):
+    [(again, longest)] = await aircraft.store.query(KNOCK_ON)
+    for (tailnum,) in await aircraft.store.query(FURTHEST):
         times = f"; {tailnum} did so {longest} times in a row" if longest > 1 else ""
         say(console, f"An aircraft that came late left late again {again:,} times{times}.")
     say(console, f"{status.mails:,} mails told passengers what happened, each counted once.")

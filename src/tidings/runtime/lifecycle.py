@@ -121,13 +121,14 @@ async def _wait(workers: Sequence[Worker], *, until_idle: bool | Awaitable[objec
 async def _idle(workers: Sequence[Worker], feed: Awaitable[object] | None) -> None:
     if feed is not None:
         await feed
-    pause = 0.002
+    shortest = 0.25 if any(worker.link for worker in workers) else 0.002  # a broker may take its time between the two
+    pause = shortest
     quiet = 0
     while quiet < 2:  # noqa: PLR2004 - twice in a row: what one worker ends can be another one's beginning
         idle = all([await worker.idle() for worker in workers])
         quiet = quiet + 1 if idle else 0
         await asyncio.sleep(pause)
-        pause = 0.002 if idle else min(0.05, pause * 1.5)
+        pause = shortest if idle else min(max(0.05, shortest), pause * 1.5)
 
 
 @contextlib.contextmanager

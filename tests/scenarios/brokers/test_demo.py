@@ -1,0 +1,49 @@
+"""The demo over a broker: its apps share nothing else, and it ends with the same figures."""
+
+import json
+import signal
+import sqlite3
+import subprocess
+import time
+from contextlib import closing
+from pathlib import Path
+
+from tests.scenarios.test_demo import DEMO, EXPECTED, figures
+
+APPS = ["names", "tower", "flights", "board", "alerts", "aircraft"]
+
+
+def test_the_figures_are_the_same_over_a_broker(broker_url: str, tmp_path: Path) -> None:
+    assert figures("--broker", broker_url, "--store", f"sqlite:{tmp_path}/flights.db") == EXPECTED
+
+
+def test_the_figures_are_the_same_when_every_app_is_a_process_of_its_own(broker_url: str, tmp_path: Path) -> None:
+    options = ["--json", "--broker", broker_url, "--store", f"sqlite:{tmp_path}/flights.db"]
+
+    def start(app: str) -> subprocess.Popen[str]:
+        return subprocess.Popen([*DEMO, *options, "--only", app], stdout=subprocess.PIPE, text=True)
+
+    running = {app: start(app) for app in APPS}
+    try:
+        end = time.monotonic() + 60
+        while shown(tmp_path / "flights-board.db") != EXPECTED["events"]:
+            assert time.monotonic() < end, shown(tmp_path / "flights-board.db")
+            time.sleep(0.1)
+        for process in running.values():
+            process.send_signal(signal.SIGTERM)
+        said = {app: process.communicate(timeout=30)[0] for app, process in running.items()}
+    finally:
+        for process in running.values():
+            process.kill()
+    assert {app: process.returncode for app, process in running.items()} == dict.fromkeys(APPS, 0)
+    assert json.loads(said["board"]) == EXPECTED
+
+
+def shown(store: Path) -> int:
+    """How many events the board shows."""
+    try:
+        with closing(sqlite3.connect(store)) as connection:
+            sql = "SELECT coalesce(sum(flights + departed + arrived + cancelled), 0) FROM punctuality"
+            return int(connection.execute(sql).fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0
