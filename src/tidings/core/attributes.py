@@ -19,6 +19,9 @@ from tidings.errors import BadArgument, Unreadable
 JSON = "application/json"
 """Content type of data that says nothing else."""
 
+STATES_WANTED, STATE_AGAIN = "tidings.states-wanted", "tidings.state-again"
+"""Types by which a replica asks for current states, and gets them: the only reserved names that come from outside."""
+
 OUTSIDE = "outside"
 """Topic of an event from outside that names none."""
 
@@ -163,7 +166,7 @@ def _checked(attributes: Mapping[str, Any]) -> tuple[_Event, str | None]:
         raise refuse(f"{name.lstrip('.') or 'subject'}: {reason}", "see the CloudEvents specification") from error
     if not _REFERENCE.fullmatch(event.source):
         raise refuse(f"source {event.source[:80]!a} is no URI reference", "encode other characters with %")
-    if event.type.startswith("tidings."):
+    if event.type.startswith("tidings.") and event.type not in {STATES_WANTED, STATE_AGAIN}:
         raise refuse(f"type {event.type[:80]!r} is reserved", "choose another name")
     if key is not None and ("\0" in key or len(key.encode()) > MAX_KEY):
         raise refuse(f"its key is {key[:40]!a}", f"a key has 1 to {MAX_KEY} bytes of UTF-8 without NUL")

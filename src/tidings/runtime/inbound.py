@@ -14,7 +14,8 @@ from collections.abc import Sequence
 import msgspec
 
 from tidings.core.arrival import Arrival
-from tidings.core.cloudevent import from_headers
+from tidings.core.attributes import STATE_AGAIN
+from tidings.core.cloudevent import from_headers, from_json
 from tidings.core.envelope import Envelope
 from tidings.core.operations import Append, Held, Settle
 from tidings.core.ports import Broker, Store
@@ -42,7 +43,7 @@ class Inbound:
     """
 
     def __init__(self, app: str, store: Store, broker: Broker, topics: Sequence[str], clock: Clock) -> None:
-        """Args: app: name of the app. topics: what it subscribes to; none is fine."""
+        """Args: app: name of the app. topics: what it subscribes to."""
         self._app = app
         self._store = store
         self._broker = broker
@@ -57,8 +58,6 @@ class Inbound:
         Raises:
             BrokerRefused: Somebody has to mend something first.
         """
-        if not self._topics:
-            return
         while True:
             try:
                 await self._broker.subscribe(self._topics)
@@ -122,6 +121,8 @@ class Inbound:
         if arrival.key is not None and "ce-type" in headers and not headers.keys() & {"ce-partitionkey", "ce-subject"}:
             headers = {**headers, "ce-partitionkey": arrival.key}
         envelope = from_headers(headers, arrival.body, encoded=False)
+        if envelope.type == STATE_AGAIN:
+            return from_json(envelope.data)
         return msgspec.structs.replace(envelope, topic=arrival.topic, time=envelope.time or self._clock.now())
 
     def _unreadable(self, arrival: Arrival, error: TidingsError) -> Held:
@@ -136,4 +137,4 @@ class Inbound:
 
     async def idle(self) -> bool:
         """True when nothing waits at the broker for this app, or is on its way from there into the log."""
-        return not self._topics or (not self.busy and await self._broker.waiting() == 0)
+        return not self.busy and await self._broker.waiting() == 0

@@ -13,6 +13,7 @@ from tidings.runtime.clock import Clock
 from tidings.runtime.drain import LAST
 from tidings.runtime.inbound import LONGEST, SHORTEST, Inbound
 from tidings.runtime.outbound import Outbound
+from tidings.runtime.wanted import TOPIC, Wanted
 
 log = logging.getLogger("tidings")
 
@@ -22,19 +23,21 @@ class Link:
 
     Attributes:
         subscriptions: What the worker is to run for it, beside those of the app.
+        wanted: Asks for current states.
     """
 
     def __init__(
         self, app: str, store: Store, broker: Broker, subscriptions: Sequence[Subscription], clock: Clock
     ) -> None:
         """Args: app: its name. subscriptions: of the app; the topics of their types are subscribed to."""
-        topics = sorted({kind.topic for each in subscriptions for kind in each.types if kind.topic is not None})
+        topics = {kind.topic for each in subscriptions for kind in each.types if kind.topic is not None}
         self._app = app
         self._broker = broker
         self._opened = asyncio.Event()
-        self._inbound = Inbound(app, store, broker, topics, clock)
+        self._inbound = Inbound(app, store, broker, [*sorted(topics), TOPIC, f"{TOPIC}.{app}"], clock)
         self._outbound = Outbound(app, broker, self._opened, clock)
-        self.subscriptions = (self._outbound.subscription,)
+        self.wanted = Wanted(app, store, self._outbound.carry, clock)
+        self.subscriptions = (self._outbound.subscription, self.wanted.subscription)
 
     async def run(self) -> None:
         """Open the broker as soon as it can be reached, and take in what it brings, until cancelled.

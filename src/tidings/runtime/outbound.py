@@ -51,7 +51,7 @@ class Outbound:
         self.subscription = Subscription(
             GROUP,
             (),
-            self._carry,
+            self.carry,
             where="tidings.runtime.outbound",
             concurrency=KEYS,
             wants=self._is_ours,
@@ -62,7 +62,7 @@ class Outbound:
         """Not what is private, and not what came from elsewhere."""
         return envelope.topic is not None and envelope.source == self._app
 
-    async def _carry(self, envelope: Envelope) -> None:
+    async def carry(self, envelope: Envelope) -> None:
         """Return once the broker has it.
 
         Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -28,9 +28,10 @@ class Seeding:
     Both may meet the same record: the owner's version decides, so their order does not matter.
     """
 
-    def __init__(self, store: Store, pump: Pump) -> None:
-        """Args: pump: of the replica's subscription."""
+    def __init__(self, store: Store, pump: Pump, ask: Callable[[str], Awaitable[None]] | None = None) -> None:
+        """Args: pump: of the replica's subscription. ask: for the current states of a type, elsewhere."""
         self._store = store
+        self._ask = ask
         self._pump = pump
         self._part: Any = pump.subscription.handler.__self__  # type: ignore[attr-defined]
 
@@ -50,6 +51,8 @@ class Seeding:
 
     async def _page(self, cursor: str) -> None:
         pump = self._pump
+        if not cursor and self._ask is not None:
+            await self._ask(self._part.state.name)
         page = await self._store.states(self._part.state.name, cursor, PAGE)
         last = None if len(page) < PAGE else page[-1].key
         tx = pump.transaction()

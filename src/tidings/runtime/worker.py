@@ -80,7 +80,8 @@ class Worker:
             for each in (*subscriptions, *(self.link.subscriptions if self.link else ()))
         ]
         self.relay = Relay(store)
-        self.seedings = [Seeding(store, pump) for pump in self.pumps if pump.subscription.bootstrap is not None]
+        ask = None if self.link is None else self.link.wanted.ask
+        self.seedings = [Seeding(store, pump, ask) for pump in self.pumps if pump.subscription.bootstrap is not None]
         self._stop = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._pumping: dict[Pump, asyncio.Task[None]] = {}

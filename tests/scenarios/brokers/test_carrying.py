@@ -1,6 +1,7 @@
 """Apps with stores of their own meet at a broker, and everything is as on one store."""
 
 import asyncio
+import dataclasses
 import inspect
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,6 +10,7 @@ import pytest
 
 from tests.scenarios.brokers.conftest import Make
 from tidings import App, Dead, Gone, Key, Needs, Replica, Retry, Transaction, command, event, state
+from tidings.brokers.log import LogBroker
 from tidings.core.ports import Store
 
 
@@ -168,6 +170,46 @@ async def test_a_replica_of_another_apps_states_follows_and_forgets(make: Make) 
             )
 
         await until(is_there)
+
+
+async def test_a_replica_that_starts_late_gets_current_states_from_their_owner(make: Make, forgetful: None) -> None:
+    shop = make("shop")
+    async with at_work(shop), shop:
+        await shop.publish(*(Customer(f"c-{n}", f"name {n}") for n in range(700)), Customer("c-1", "Ada"))
+        await shop.publish(Gone(Customer, "c-2"))
+        await until(lambda: _carried(shop))
+    customers = Replica(Customer)
+    latecomer = make("latecomer", customers)
+    async with at_work(latecomer, shop), latecomer, shop:
+
+        async def is_seeded() -> bool:
+            found = await latecomer.query(customers, "SELECT count(*), min(_version), max(_version) FROM customers")
+            return found == [(699, 1, 2)] and await latecomer.get(customers, "c-1") == Customer("c-1", "Ada")
+
+        async with asyncio.timeout(15):
+            while not await latecomer.store.backlog("latecomer.customers"):
+                await asyncio.sleep(0.05)
+        await until(is_seeded)
+        await latecomer.rebuild(customers)  # anew, while it is at work
+        await until(is_seeded)
+        assert await latecomer.get(customers, "c-2") is None
+
+
+async def _carried(app: App) -> bool:
+    [found] = await app.store.backlog(f"{app.name}.outbound")
+    return found.lag == 0
+
+
+@pytest.fixture
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was published before an app first ran does not reach it, as on brokers without history."""
+    subscribe = LogBroker.subscribe
+
+    async def late(self: LogBroker, topics) -> None:
+        self._consumer.subscription = dataclasses.replace(self._consumer.subscription, start="latest")
+        await subscribe(self, topics)
+
+    monkeypatch.setattr(LogBroker, "subscribe", late)
 
 
 async def test_a_command_reaches_the_app_that_handles_it(make: Make) -> None:

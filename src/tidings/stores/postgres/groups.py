@@ -17,6 +17,8 @@ from tidings.stores.postgres.steps import Steps, rows, value
 
 VISIBLE = "(topic IS NOT NULL OR starts_with({}, source || '.'))"
 """Condition on the log: published, or private to the app whose group is the parameter."""
+OWN = "(topic IS NOT NULL AND starts_with({}, source || '.'))"
+"""Condition for the group that carries to a broker what its app published."""
 
 _TYPES = {
     "TEXT": 'text COLLATE "C"',

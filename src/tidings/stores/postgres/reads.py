@@ -9,7 +9,7 @@ from typing import Any
 from tidings.core.envelope import SLOTS, Envelope
 from tidings.core.operations import Backlog, CurrentState, Held, Member, State
 from tidings.errors import NotFound
-from tidings.stores.postgres.groups import VISIBLE
+from tidings.stores.postgres.groups import OWN, VISIBLE
 from tidings.stores.postgres.held import COLUMNS, held_of
 from tidings.stores.postgres.leases import OVER
 from tidings.stores.postgres.steps import Steps, rows, value
@@ -187,7 +187,8 @@ _BACKLOG = f"""
     LATERAL (
         SELECT count(*) AS lag, min(time) AS first_waiting FROM (
             SELECT time FROM tidings_log WHERE position > finished
-            AND type IN (SELECT json_array_elements_text(known.types::json)) AND {VISIBLE.format("known.name")}
+            AND CASE WHEN known.types = '[]' THEN {OWN.format("known.name")}
+                ELSE type IN (SELECT json_array_elements_text(known.types::json)) AND {VISIBLE.format("known.name")} END
             LIMIT {MOST_COUNTED}
         ) AS waiting
     ) AS behind,

@@ -18,6 +18,8 @@ from tidings.stores.sqlite.held import COLUMNS, held_of
 
 MOST_COUNTED = 100_000
 MOST_FOUND = 10_000
+_OWN = "topic IS NOT NULL AND substr(?, 1, length(source) + 1) = source || '.'"
+"""Condition for the group that carries to a broker what its app published."""
 _IN = "IN (SELECT value FROM json_each(?))"
 
 
@@ -254,8 +256,8 @@ def _backlog(readers: Readers, name: str, handler: str, types: str, wall: float)
     finished = min((row[2] for row in slots), default=0)
     waiting = readers.rows(
         "SELECT count(*), min(time) FROM (SELECT time FROM tidings_log WHERE position > ? "
-        f"AND type {_IN} AND {VISIBLE} LIMIT {MOST_COUNTED})",
-        (finished, types, name),
+        f"AND {_OWN if types == '[]' else f'type {_IN} AND {VISIBLE}'} LIMIT {MOST_COUNTED})",
+        (finished, name) if types == "[]" else (finished, types, name),
     )[0]
     counts = dict(readers.rows("SELECT state, count(*) FROM tidings_held WHERE name = ? GROUP BY state", (name,)))
     first_held = None
