@@ -1,0 +1,197 @@
+"""What the fault tests of brokers run: apps that share nothing but a broker, in processes that are killed.
+
+Processes of the app "shop" publish numbered events of their own keys into its store, and note each one that was
+acknowledged. Workers of "shop" carry them to the broker; workers of "billing" take them into its store and note the
+effect of each in the transaction of its delivery. In the end the two stores are compared.
+"""
+
+import asyncio
+import contextlib
+import random
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+from tidings import App, Key, Transaction, event
+from tidings.testing.faults import Child, Ready
+
+SETTLED = 30.0
+"""Seconds after which everything must have arrived, once nobody is killed any more; far more than it takes."""
+
+
+@event(topic="crossing")
+class Sent:
+    key: Key[str]
+    number: int
+
+
+@dataclass
+class Found:
+    """What is there in the end.
+
+    Attributes:
+        lost: (key, number) of events that were acknowledged, but had no effect.
+        invented: Of effects whose event was never published.
+        doubled: Of effects that happened more than once.
+        inverted: Keys whose effects are not in order.
+        published: Number of events in the log of the shop.
+        seconds: From the last kill until everything had arrived.
+    """
+
+    lost: set[tuple[str, int]]
+    invented: set[tuple[str, int]]
+    doubled: list[tuple[str, int]]
+    inverted: set[str]
+    published: int
+    seconds: float
+
+    @property
+    def broken(self) -> set[str]:
+        """Names of what is not as promised."""
+        return {name for name in ("lost", "invented", "doubled", "inverted") if getattr(self, name)}
+
+
+@dataclass
+class Crossing:
+    """One run.
+
+    Args:
+        broker: URL of the broker, in which nobody else uses the topic.
+        folder: For the stores.
+        mutant: Breaks the product on purpose, inside every process that runs a worker.
+        ordered: False where the broker promises no order.
+    """
+
+    broker: str
+    folder: Path
+    mutant: Callable[[], object] | None = None
+    ordered: bool = True
+    children: list[Child] = field(default_factory=list)
+
+    def url(self, app: str) -> str:
+        return f"sqlite:{self.folder}/{app}.db"
+
+    def app(self, name: str) -> App:
+        app = App(self.url(name), broker=self.broker, name=name, lease=2.0)
+        if name == "billing":
+
+            @app.on(Sent)
+            async def note(sent: Sent, tx: Transaction) -> None:
+                await tx.execute("INSERT INTO effects (key, number) VALUES (?, ?)", sent.key, sent.number)
+
+        return app
+
+    def child(self, main: Callable[[Ready], object]) -> Child:
+        child = Child(main)
+        self.children.append(child)
+        return child
+
+    def prepare(self) -> None:
+        """Make the stores, and see that messages for billing are kept from now on."""
+
+        async def main() -> None:
+            async with self.app("shop"):
+                pass
+            billing = self.app("billing")
+            async with billing, billing.transaction() as tx:
+                await tx.execute(
+                    "CREATE TABLE effects (at INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT, number INTEGER)"
+                )
+            await billing.run(until_idle=True)
+
+        assert self.child(lambda _: asyncio.run(main())).wait() == 0
+
+    def publisher(self, name: str, seconds: float = 3600.0) -> Child:
+        """A process that publishes until it is killed, or for some seconds."""
+
+        async def main(ready: Ready) -> None:
+            end = time.monotonic() + seconds
+            async with self.app("shop") as app:
+                numbers: Counter[str] = Counter()
+                for at in count():
+                    keys = [f"{name}-{at % 5}", f"{name}-{(at + 1) % 5}"]
+                    numbers.update(keys)
+                    await app.publish(*(Sent(key, numbers[key]) for key in keys))
+                    if at == 0:
+                        ready()
+                    await asyncio.sleep(0.002)
+                    if time.monotonic() > end:
+                        return
+
+        return self.child(lambda ready: asyncio.run(main(ready)))
+
+    def worker(self, app: str) -> Child:
+        """A worker of one of the apps."""
+
+        async def main(ready: Ready) -> None:
+            if self.mutant is not None:
+                self.mutant()
+            asyncio.get_running_loop().call_later(0.01, ready)
+            await self.app(app).run()
+
+        return self.child(lambda ready: asyncio.run(main(ready)))
+
+    def found(self, within: float = SETTLED) -> Found:
+        """Let what was published arrive, then end everybody and compare."""
+        began = time.monotonic()
+        for app in ("shop", "billing"):  # those that are there may have been about to be killed
+            self.worker(app)
+        while (missing := self.published() - set(self.effects())) and time.monotonic() < began + within:
+            time.sleep(0.05)
+        seconds = time.monotonic() - began
+        time.sleep(0.3)  # what comes twice comes now
+        self.close()
+        effects = self.effects()
+        order: dict[str, list[int]] = {}
+        for key, number in effects:
+            order.setdefault(key, []).append(number)
+        return Found(
+            lost=missing,
+            invented=set(effects) - self.published(),
+            doubled=[each for each, times in Counter(effects).items() if times > 1],
+            inverted={key for key, numbers in order.items() if self.ordered and numbers != sorted(numbers)},
+            published=len(self.published()),
+            seconds=seconds,
+        )
+
+    def published(self) -> set[tuple[str, int]]:
+        """What is in the log of the shop, acknowledged or not: it must arrive."""
+        sql = "SELECT key, CAST(data AS TEXT) ->> 'number' FROM tidings_log WHERE type = 'Sent'"
+        with contextlib.closing(sqlite3.connect(self.folder / "shop.db", timeout=30.0)) as connection:
+            return set(connection.execute(sql))
+
+    def effects(self) -> list[tuple[str, int]]:
+        """What billing did, in order."""
+        with contextlib.closing(sqlite3.connect(self.folder / "billing.db", timeout=30.0)) as connection:
+            return connection.execute("SELECT key, number FROM effects ORDER BY at").fetchall()
+
+    def close(self) -> None:
+        """End what is left."""
+        for child in self.children:
+            child.end()
+
+
+def live(crossing: Crossing, kills: int, seed: int = 1, publishers: int = 2, workers: int = 2) -> int:
+    """Let processes publish and work, and kill one of them every few milliseconds; returns how many were killed."""
+    chance, serial = random.Random(seed), count(1)
+    crossing.prepare()
+    starts: list[Callable[[], Child]] = [
+        *[lambda: crossing.publisher(f"p{next(serial)}")] * publishers,
+        *[lambda: crossing.worker("shop")] * workers,
+        *[lambda: crossing.worker("billing")] * workers,
+    ]
+    running = [start() for start in starts]
+    for _ in range(kills):
+        at = chance.randrange(len(running))
+        assert running[at].wait_ready(), "a process ended by itself (see above)"
+        time.sleep(chance.uniform(0.0, 0.2))
+        running[at].kill()
+        crossing.children.remove(running[at])
+        running[at] = starts[at]()
+    for child in running[:publishers]:
+        child.end()
+    return kills

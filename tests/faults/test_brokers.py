@@ -1,0 +1,66 @@
+"""Whoever is killed between two apps and their broker: nothing is lost, nothing happens twice, each key is in order."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.crossing import Crossing, live
+from tests.faults.sizes import KILLS
+from tidings.core.arrival import Arrival
+from tidings.core.envelope import Envelope
+from tidings.runtime.inbound import Inbound
+from tidings.runtime.outbound import Outbound
+
+
+@pytest.fixture(params=["sqlite"])
+def crossing(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Crossing]:
+    crossing = Crossing(f"sqlite:{tmp_path}/broker.db", tmp_path)
+    yield crossing
+    crossing.close()
+
+
+@pytest.mark.timeout(max(180, KILLS // 4))
+def test_kills_of_publishers_and_workers_lose_nothing_double_nothing_and_keep_the_order(crossing: Crossing) -> None:
+    killed = live(crossing, KILLS // 6)
+    found = crossing.found()
+    print(f"{killed} kills, {found.published} messages, all there after {found.seconds:.1f} s")
+    assert found.published > killed
+    assert found.broken == set(), found
+    assert found.seconds < 10.0
+
+
+# ---- the proof can fail: planted bugs --------------------------------------------------------------------------------
+
+
+def settle_first() -> None:
+    """What a broker brought is settled there before it is durable here."""
+    keep = Inbound._keep
+
+    async def settled_first(self: Inbound, arrivals: list[Arrival]) -> None:
+        await self._broker.settle(arrivals)
+        await keep(self, arrivals)
+
+    Inbound._keep = settled_first
+
+
+def confirm_at_once() -> None:
+    """What is about to be handed to the broker counts as carried."""
+    under_way = set()
+
+    async def publish(self: Outbound, envelope: Envelope) -> None:
+        await asyncio.sleep(0.01)
+        await self._publish(envelope)
+
+    async def carry(self: Outbound, envelope: Envelope) -> None:
+        under_way.add(asyncio.create_task(publish(self, envelope)))
+
+    Outbound.carry = carry
+
+
+@pytest.mark.parametrize("mutant", [settle_first, confirm_at_once])
+def test_what_is_acknowledged_too_early_is_found_to_be_lost(crossing: Crossing, mutant) -> None:
+    crossing.mutant = mutant
+    live(crossing, 30)
+    assert "lost" in crossing.found(within=3.0).broken
