@@ -73,6 +73,7 @@ class _Event(msgspec.Struct):
 
 
 _OURS = frozenset(_Event.__struct_fields__)
+_KEYS = frozenset({"subject", "partitionkey"})  # the text of a key may be any
 _KEPT = ("subject", "datacontenttype", "dataschema")  # for which an envelope has no field of its own
 
 
@@ -116,9 +117,12 @@ def envelope_of(attributes: Mapping[str, Any], data: bytes, *, own: bool = False
     Raises:
         Unreadable: An attribute is missing, or is not what CloudEvents 1.0 and the limits here allow.
     """
-    attributes = {name: value for name, value in attributes.items() if not name.startswith("tidings")}
+    if attributes.keys() <= _OURS:
+        rest: dict[str, Any] = {}
+    else:
+        attributes = {name: value for name, value in attributes.items() if not name.startswith("tidings")}
+        rest = {name: value for name, value in attributes.items() if name not in _OURS}
     event, key = _checked(attributes)
-    rest = {name: value for name, value in attributes.items() if name not in _OURS}
     trace = rest.pop("traceparent", None)
     version = None if event.streamversion is None else _count("streamversion", event.streamversion)
     believed = own or (version is not None and event.streamid == f"{STATES}{event.type}:{key}")
@@ -154,8 +158,11 @@ def envelope_of(attributes: Mapping[str, Any], data: bytes, *, own: bool = False
 
 def _checked(attributes: Mapping[str, Any]) -> tuple[_Event, str | None]:
     """The attributes this library knows, and the key."""
-    for name, value in attributes.items():
-        _check(name, value)
+    text = "".join([value for name, value in attributes.items() if type(value) is str and name not in _KEYS])
+    is_usual = attributes.keys() <= _OURS and set(map(type, attributes.values())) <= {str, int}
+    if not (is_usual and text.isascii() and text.isprintable()):
+        for name, value in attributes.items():
+            _check(name, value)
     try:
         event = msgspec.convert(attributes, _Event)
         key = event.partitionkey
@@ -222,7 +229,7 @@ def _check(name: str, value: object) -> None:
     if not _NAME.fullmatch(name) or name == "data":
         raise refuse(f"the attribute name {name[:40]!a} is not allowed", "use lower-case letters and digits")
     if isinstance(value, str):
-        if name not in {"subject", "partitionkey"} and (found := _NOT_TEXT.search(value)):
+        if name not in _KEYS and (found := _NOT_TEXT.search(value)):
             what = f"{name} holds {found[0]!a} at character {found.start() + 1}"
             raise refuse(what, "attributes hold printable text")
     elif not isinstance(value, int) or not -_INT32 <= value < _INT32:

@@ -67,7 +67,9 @@ def from_json(body: bytes, *, own: bool = False) -> Envelope:
 
 def to_text(envelope: Envelope) -> dict[str, str]:
     """The attributes of the event as plain text, for brokers whose headers are UTF-8; the body is `envelope.data`."""
-    return {name: _canonical(value) for name, value in attributes_of(envelope).items()}
+    return {
+        name: value if type(value) is str else _canonical(value) for name, value in attributes_of(envelope).items()
+    }
 
 
 def from_headers(headers: Mapping[str, str], body: bytes, *, own: bool = False, encoded: bool = True) -> Envelope:
@@ -80,12 +82,13 @@ def from_headers(headers: Mapping[str, str], body: bytes, *, own: bool = False, 
         headers: Name -> value; case does not matter in names.
         body: The data, or the whole event.
         own: True for one that this system itself sent round; see `envelope_of`.
-        encoded: True where values are percent-encoded, as in HTTP.
+        encoded: True where values are percent-encoded, as in HTTP. Otherwise they are plain text, under names in lower
+            case, and come from a program that says so.
 
     Raises:
         Unreadable: It is no CloudEvent 1.0 with JSON data; says why.
     """
-    given = _lower(headers)
+    given = _lower(headers) if encoded else headers
     encoding = given.get("content-encoding", "identity").strip().lower()
     if encoding not in {"", "identity"}:
         raise refuse(f"the content-encoding is {encoding[:40]!a}", "send it uncompressed")
@@ -108,9 +111,10 @@ def from_headers(headers: Mapping[str, str], body: bytes, *, own: bool = False, 
     if declared and content_type and declared != content_type:
         raise refuse("ce-datacontenttype and content-type differ", "send content-type only")
     if body:
-        attributes["datacontenttype"] = declared or content_type or JSON
+        attributes["datacontenttype"] = kind = declared or content_type or JSON
         _check_size(body)
-        _check_json_type(attributes["datacontenttype"])
+        if kind != JSON:
+            _check_json_type(kind)
         read_json(body, "the body")
     return envelope_of(attributes, bytes(body), own=own)
 

@@ -28,6 +28,7 @@ _SIGNATURES = {
     b"{\x00": "is UTF-16 or UTF-32, not UTF-8",
 }
 _decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
 
 
 def read_json(body: bytes, what: str) -> Any:
@@ -40,6 +41,11 @@ def read_json(body: bytes, what: str) -> Any:
     Raises:
         Unreadable: Not JSON, or JSON that readers may take differently; says why.
     """
+    value, is_ours = _as_we_write(body)
+    return value if is_ours else _read_closely(body, what)
+
+
+def _read_closely(body: bytes, what: str) -> Any:
     if not body:
         raise _unreadable(f"{what} is empty")
     for signature, meaning in _SIGNATURES.items():
@@ -66,6 +72,17 @@ def read_json(body: bytes, what: str) -> Any:
 
     json.loads(text, object_pairs_hook=once, parse_int=str, parse_float=str)  # msgspec does not see names that repeat
     return value
+
+
+def _as_we_write(body: bytes) -> tuple[Any, bool]:
+    """The value, and whether these are the bytes we would write: then no name repeats in them, and nothing is odd."""
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+        return None, False
+    try:
+        value = _decode(body)
+        return value, _encode(value) == body
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None, False  # what is wrong with it is another's to find out
 
 
 def place_of(error: Exception, root: str) -> tuple[str, str]:

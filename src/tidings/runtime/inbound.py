@@ -25,7 +25,7 @@ from tidings.runtime.quarantine import unreadable
 
 log = logging.getLogger("tidings")
 
-BATCH = 1000
+BATCH = 500
 """Messages taken in with one commit at most."""
 
 WAIT = 1.0
