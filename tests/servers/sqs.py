@@ -1,0 +1,59 @@
+"""SNS and SQS of one's own: emulators, each in an environment of its own.
+
+None of them proves what AWS does with copies and order on several machines: they speak the protocol, and no more.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tests.servers.cache import environment
+from tests.servers.server import Server
+
+REGION = "us-east-1"
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": REGION}
+"""What every AWS client must have, and no emulator looks at."""
+
+
+class SqsServer(Server):
+    """Ministack: SNS and SQS, FIFO ones too. Data are in memory: gone after `stop` or `kill`, queues included.
+
+    Args:
+        folder: Not there yet.
+    """
+
+    name = "SNS/SQS"
+
+    def __init__(self, folder: Path) -> None:
+        self._bin = environment("ministack-1.5.33", "ministack==1.5.33")
+        super().__init__(folder)
+
+    @property
+    def endpoint(self) -> str:
+        """For `endpoint_url` of a client."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"sqs://{REGION}?endpoint={self.endpoint}"
+
+    def _command(self) -> Sequence[object]:
+        return (self._bin / "ministack",)
+
+    def _options(self) -> Mapping[str, object]:
+        listen = {"GATEWAY_PORT": str(self.port), "BIND_HOST": "127.0.0.1", "SERVICES": "sqs,sns"}
+        return {"env": {"PATH": os.environ["PATH"], "HOME": str(self.folder), **CREDENTIALS, **listen}}
+
+
+class MotoServer(SqsServer):
+    """Moto, the second opinion. Slower, and kinder to mistakes; data are in memory as well."""
+
+    name = "SNS/SQS (moto)"
+
+    def __init__(self, folder: Path) -> None:
+        self._bin = environment("moto-5.2.5", "moto[sns,sqs]==5.2.5", "flask", "flask-cors")
+        Server.__init__(self, folder)
+
+    def _command(self) -> Sequence[object]:
+        return (self._bin / "moto_server", "-H", "127.0.0.1", "-p", self.port)
