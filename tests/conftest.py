@@ -1,13 +1,30 @@
-"""PostgreSQL for whoever asks for it: real servers, shared by all tests of a run, a new database for each test."""
+"""Real servers for whoever asks for them, shared by all tests of a run; a new database or vhost for each test.
 
+A server that a test may stop, kill and suspend is shared as well, by those that do so: whoever asks for it finds it
+running, with what earlier tests left in it.
+"""
+
+import contextlib
 import os
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import pytest
 
-from tests.servers.binaries import CURE, installations
-from tests.servers.postgres import PostgresServer, PostgresServers
+from tests.servers.binaries import installations
+from tests.servers.cache import Missing
+from tests.servers.kafka import KafkaServer
+from tests.servers.postgres import PostgresServer, PostgresServers, installation
+from tests.servers.rabbitmq import RabbitmqServer
+from tests.servers.servers import Servers
+from tests.servers.sqs import CREDENTIALS, MotoServer, SqsServer
 from tidings.testing.proxy import Proxy
+
+T = TypeVar("T")
+FETCHED = {"kafka": KafkaServer, "rabbitmq": RabbitmqServer, "sqs": SqsServer, "moto": MotoServer}
+KILLED = "to be killed"
 
 MAJORS = [installation.major for installation in installations()]
 
@@ -16,16 +33,124 @@ def name_of(major: int | None) -> str:
     return f"postgresql-{major or 'missing'}"
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Fetch what the chosen tests need, before the first of them begins: a test has only so many seconds."""
+    if session.config.option.collectonly:
+        return
+    wanted = {name.partition("_")[0] for item in session.items for name in getattr(item, "fixturenames", ())}
+    with ThreadPoolExecutor() as pool:
+        for kind in (FETCHED[name] for name in sorted(wanted & set(FETCHED))):
+            pool.submit(kind.fetch)  # whoever asks for what could not be had is told so
+
+
+def had(get: Callable[[], T]) -> T:
+    """What the call returns; the test is skipped where that is not to be had."""
+    try:
+        return get()
+    except Missing as missing:
+        # Where every run counts, a proof that was left out is a failure.
+        pytest.fail(str(missing)) if "CI" in os.environ else pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    """Makes servers; `make(KafkaServer, settings=...)` one where a test needs settings or a server of its own."""
+    with contextlib.closing(Servers()) as servers:
+        yield servers
+
+
+@pytest.fixture
+def prefix() -> str:
+    """For the names of topics and queues: no other test has the same."""
+    return f"t{uuid.uuid4().hex[:8]}-"
+
+
+# ---- Kafka -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def kafka(servers: Servers) -> KafkaServer:
+    """A server that all tests share. Not to be stopped or killed."""
+    return had(lambda: servers.shared(KafkaServer))
+
+
+@pytest.fixture
+def kafka_url(kafka: KafkaServer) -> str:
+    """Where Kafka is. Topics are to have names of their own: see `prefix`."""
+    return kafka.url
+
+
+@pytest.fixture
+def kafka_server(servers: Servers) -> KafkaServer:
+    """A server to be stopped, killed and started at will."""
+    return had(lambda: servers.shared(KafkaServer, KILLED))
+
+
+# ---- RabbitMQ --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(servers: Servers) -> RabbitmqServer:
+    """A server that all tests share. Not to be stopped or killed."""
+    return had(lambda: servers.shared(RabbitmqServer))
+
+
+@pytest.fixture
+def rabbitmq_url(rabbitmq: RabbitmqServer) -> Iterator[str]:
+    """A new vhost."""
+    with rabbitmq.vhost() as url:
+        yield url
+
+
+@pytest.fixture
+def rabbitmq_server(servers: Servers) -> RabbitmqServer:
+    """A server to be stopped, killed and started at will; `vhost()` makes a new vhost."""
+    return had(lambda: servers.shared(RabbitmqServer, KILLED))
+
+
+# ---- SNS and SQS -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def aws_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What AWS clients find in their environment, also those of processes that a test starts."""
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(scope="session")
+def sqs(servers: Servers) -> SqsServer:
+    """A server that all tests share. Not to be stopped or killed."""
+    return had(lambda: servers.shared(SqsServer))
+
+
+@pytest.fixture
+def sqs_url(sqs: SqsServer, aws_credentials: None) -> str:
+    """Where SNS and SQS are. Topics and queues are to have names of their own: see `prefix`."""
+    return sqs.url
+
+
+@pytest.fixture
+def sqs_server(servers: Servers, aws_credentials: None) -> SqsServer:
+    """A server to be stopped, killed and started at will; it forgets everything then."""
+    return had(lambda: servers.shared(SqsServer, KILLED))
+
+
+@pytest.fixture
+def moto_url(servers: Servers, aws_credentials: None) -> str:
+    """Where another SNS and SQS are, for a second opinion."""
+    return had(lambda: servers.shared(MotoServer)).url
+
+
+# ---- PostgreSQL ------------------------------------------------------------------------------------------------------
+
+
 @pytest.fixture(scope="session")
 def postgres_servers() -> Iterator[PostgresServers]:
     """Makes servers; `make()` one where a test needs settings or a server of its own."""
-    if not MAJORS:
-        reason = f"there is no PostgreSQL on this machine: {CURE}"
-        # Where every run counts, a proof that was left out is a failure.
-        pytest.fail(reason) if "CI" in os.environ else pytest.skip(reason)
-    servers = PostgresServers()
-    yield servers
-    servers.close()
+    had(installation)
+    with contextlib.closing(PostgresServers()) as servers:
+        yield servers
 
 
 @pytest.fixture(scope="session", params=MAJORS or [None], ids=name_of)

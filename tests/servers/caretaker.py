@@ -1,7 +1,7 @@
 """Waits for a process to end, however it does, then ends the servers that it left behind and removes their folder.
 
-Run as a script with the process id and the folder. A server is told by its `postmaster.pid`, and believed to be the
-one that it names only while it works in that very folder.
+Run as a script with the process id and the folder. A server is known by the note of its process id, and believed to
+be the one that is named only while it works in that very folder.
 """
 
 import contextlib
@@ -11,7 +11,13 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+
+NOTE = "pid"
+"""In the folder of a server: the process that was started there."""
+PATIENCE = 10.0
+"""Seconds until what does not end is left alone."""
 
 
 def main(parent: int, folder: Path) -> None:
@@ -20,21 +26,33 @@ def main(parent: int, folder: Path) -> None:
         signal.signal(number, signal.SIG_IGN)  # whoever ends the tests by these does not mean us: we end after them
     with contextlib.suppress(ProcessLookupError):
         select.select([os.pidfd_open(parent)], [], [])
-    for note in folder.glob("*/data/postmaster.pid"):
-        end(int(note.read_text().split("\n", 1)[0]), note.parent)
+    clear(folder)
+
+
+def clear(folder: Path) -> None:
+    """Let all servers of a folder end at once, wait until they have, and remove it."""
+    folder = folder.resolve()
+    for _ in range(int(PATIENCE / 0.01)):
+        left = list(processes(folder))
+        for pid, place in left:
+            # PostgreSQL takes its children and its shared memory along, if it is asked.
+            number = signal.SIGQUIT if (place / "postmaster.pid").exists() else signal.SIGKILL
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        if not left:
+            break
+        time.sleep(0.01)
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def end(pid: int, data: Path) -> None:
-    """Let a server end at once, and wait until it has."""
-    for _ in range(500):
-        try:
-            if not Path(f"/proc/{pid}/cwd").samefile(data):
-                return
-            os.kill(pid, signal.SIGQUIT)
-            time.sleep(0.01)
-        except OSError:  # gone
-            return
+def processes(folder: Path) -> Iterator[tuple[int, Path]]:
+    """The processes that servers of a folder started or are, each with the folder in which it works."""
+    sessions = {int(note.read_text()) for note in folder.glob(f"*/{NOTE}")}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # gone, or not ours to look at
+            place = (entry / "cwd").readlink()
+            if os.getsid(int(entry.name)) in sessions and place.is_relative_to(folder):
+                yield int(entry.name), place
 
 
 if __name__ == "__main__":

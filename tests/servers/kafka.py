@@ -67,6 +67,10 @@ class KafkaServer(Server):
         self._properties.write_text("".join(f"{name}={value}\n" for name, value in told.items()))
         self._format()
 
+    @classmethod
+    def fetch(cls) -> object:
+        return java(), libraries()
+
     @property
     def address(self) -> str:
         """For `bootstrap.servers`."""
@@ -79,7 +83,7 @@ class KafkaServer(Server):
 
     def _format(self) -> None:
         tool = (*self._java, "kafka.tools.StorageTool", "format", "-t", "tidings-tests-AAAAAAAA", "-c")
-        done = subprocess.run([*tool, self._properties], capture_output=True, text=True, check=False)
+        done = subprocess.run([*tool, self._properties], cwd=self.folder, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise RuntimeError(f"Kafka's StorageTool failed:\n{done.stdout}{done.stderr}")
 

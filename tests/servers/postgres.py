@@ -9,25 +9,20 @@ import itertools
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import psutil
 import psycopg
 
-from tests.servers import caretaker
 from tests.servers.binaries import CURE, Installation, identity, installations, user
+from tests.servers.cache import Missing
+from tests.servers.server import Server
+from tests.servers.servers import Servers
 from tidings.stores.postgres import PostgresStore
 
 USER, PASSWORD = "tidings", "password"
 """The role that owns the databases; it may make more of them and is no superuser."""
-PATIENCE = 30.0
-"""Seconds that a server may take to start or to stop."""
 
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -40,8 +35,8 @@ QUICK = {"fsync": "off", "full_page_writes": "off"}
 """Commits reach the operating system and not the disk: right for `kill -9`, wrong where the power is cut."""
 
 
-class PostgresServer:
-    """One server with a data folder of its own, on one port for all its life.
+class PostgresServer(Server):
+    """PostgreSQL; what was committed survives `kill`, `stop` and what follows.
 
     Args:
         installation: Its programs.
@@ -49,6 +44,8 @@ class PostgresServer:
         durable: True flushes every commit to the disk, as in production; False is for tests that want only answers.
         settings: More lines of postgresql.conf.
     """
+
+    farewell = signal.SIGINT  # its "fast" shutdown: what is open is rolled back
 
     def __init__(
         self,
@@ -58,14 +55,16 @@ class PostgresServer:
         durable: bool = True,
         settings: Mapping[str, str] | None = None,
     ) -> None:
-        self.major, self.durable, self.folder, self.data = installation.major, durable, folder, folder / "data"
-        self.log = folder / "log.txt"
-        self.port = _free_port()
-        self.bin = installation.bin
-        self._process: subprocess.Popen | None = None
+        super().__init__(folder)
+        self.name = f"PostgreSQL {installation.major}"
+        self.major, self.durable, self.data, self.bin = installation.major, durable, folder / "data", installation.bin
         self._numbers = itertools.count(1)
         self._store: str | None = None
         self._init({**SETTINGS, **(DURABLE if durable else QUICK), **(settings or {})})
+
+    @classmethod
+    def fetch(cls) -> object:
+        return installation()
 
     # ---- what tests connect to -------------------------------------------------------------------------------------
 
@@ -115,74 +114,9 @@ class PostgresServer:
             cursor = connection.execute(sql)
             return cursor.fetchall() if cursor.description else []
 
-    # ---- its life --------------------------------------------------------------------------------------------------
-
-    @property
-    def running(self) -> bool:
-        """True from `start` to `stop` or `kill`."""
-        return self._process is not None and self._process.poll() is None
-
-    def start(self) -> None:
-        """Start it and wait until it takes connections, after whatever recovery it needs.
-
-        Raises:
-            RuntimeError: It ended, or was not ready in time; with the end of its log.
-        """
-        with self.log.open("ab") as log:
-            # In a session of its own: Ctrl-C is for the tests, which then stop it.
-            self._process = self._spawn("postgres", "-D", self.data, stdout=log, stderr=log, start_new_session=True)
-        deadline = time.monotonic() + PATIENCE
-        while not self._says("ready", "standby"):
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"PostgreSQL {self.major} did not start:\n{self.log.read_text()[-2000:]}")
-            time.sleep(0.005)
-
-    def stop(self) -> None:
-        """Stop it in order: open transactions are rolled back, everything is flushed. Safe to call twice."""
-        if self.running:
-            self._process.send_signal(signal.SIGINT)  # its "fast" shutdown
-            self._process.wait(PATIENCE)
-
-    def kill(self) -> None:
-        """kill -9 of the postmaster and all its children, and wait until they are gone."""
-        if self.running:
-            doomed = self.processes()
-            for process in doomed:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
-            self._process.wait(PATIENCE)
-            while not all(map(ended, doomed)):
-                time.sleep(0.001)
-
-    def restart(self) -> None:
-        """Stop it in order and start it."""
-        self.stop()
-        self.start()
-
-    def crash(self) -> None:
-        """kill -9 and start: what was committed is there again, nobody is connected any more."""
-        self.kill()
-        self.start()
-
-    def suspend(self) -> None:
-        """SIGSTOP of all its processes: it answers nothing, and connections stay open until `resume`."""
-        for process in self.processes():
-            process.suspend()
-
-    def resume(self) -> None:
-        """SIGCONT of all its processes."""
-        for process in self.processes():
-            process.resume()
-
-    def processes(self) -> list[psutil.Process]:
-        """The postmaster, which is the first, and its children."""
-        postmaster = psutil.Process(self._process.pid)
-        return [postmaster, *postmaster.children(recursive=True)]
-
     # ---- inside ----------------------------------------------------------------------------------------------------
 
     def _init(self, settings: Mapping[str, str]) -> None:
-        self.folder.mkdir(0o755)
         other = user()
         if other is not None:
             os.chown(self.folder, other.pw_uid, other.pw_gid)
@@ -203,22 +137,23 @@ class PostgresServer:
         )
         answer, _ = process.communicate(said)
         if process.returncode != 0 or "ERROR" in answer:
-            raise RuntimeError(f"{program} of PostgreSQL {self.major} failed:\n{answer}")
+            raise RuntimeError(f"{program} of {self.name} failed:\n{answer}")
 
     def _spawn(self, program: str, *arguments: object, **options: object) -> subprocess.Popen:
-        return subprocess.Popen(
-            [self.bin / program, *arguments],
-            cwd=self.folder,
-            env={"PATH": os.environ["PATH"], "LC_ALL": "C"},  # whatever PG* we were given is not for it
-            **identity(),
-            **options,
-        )
+        return subprocess.Popen([self.bin / program, *arguments], cwd=self.folder, **self._options(), **options)
 
-    def _says(self, *statuses: str) -> bool:
-        """Does the postmaster's own note, whose eighth line is its status, say one of these?"""
+    def _command(self) -> Sequence[object]:
+        return (self.bin / "postgres", "-D", self.data)
+
+    def _options(self) -> Mapping[str, object]:
+        # Whatever PG* we were given is not for it.
+        return {"env": {"PATH": os.environ["PATH"], "LC_ALL": "C"}, **identity()}
+
+    def _ready(self) -> bool:
+        """Does the postmaster's own note, whose eighth line is its status, say so?"""
         with contextlib.suppress(FileNotFoundError):
             lines = (self.data / "postmaster.pid").read_text().splitlines()
-            return len(lines) > 7 and lines[0] == str(self._process.pid) and lines[7].strip() in statuses
+            return len(lines) > 7 and lines[0] == str(self._process.pid) and lines[7].strip() in {"ready", "standby"}
         return False
 
 
@@ -229,14 +164,6 @@ def copied(programs: Path, folder: Path) -> Path:
     if libraries.exists():
         shutil.copytree(libraries, folder / libraries.name)
     return home / programs.name
-
-
-def ended(process: psutil.Process) -> bool:
-    """Does it run no more? Nothing of it is left then but a number, until the machine's first process asks for that."""
-    try:
-        return process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 EMPTY = """
@@ -262,30 +189,12 @@ END $$;
 ROLE = f"CREATE ROLE {USER} LOGIN CREATEDB PASSWORD '{PASSWORD}'"
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 class PostgresServers:
-    """The servers of one run of tests. Close it; where that cannot be, the caretaker does.
-
-    Args:
-        within: The folder for all their data, if not where temporary files are.
-    """
+    """PostgreSQL's servers of one run, of every version that is here. Arguments and end as of `Servers`."""
 
     def __init__(self, within: Path | None = None) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="tidings-pg-", dir=within))
-        self.folder.chmod(0o755)  # the user that runs the servers passes through
-        self._owner = os.getpid()
-        self._numbers = itertools.count(1)
-        self._shared: dict[tuple[int, bool], PostgresServer] = {}
-        self._all: list[PostgresServer] = []
-        self._caretaker: subprocess.Popen | None = None
-        if hasattr(os, "pidfd_open"):
-            script = [sys.executable, "-I", "-S", caretaker.__file__, str(self._owner), str(self.folder)]
-            self._caretaker = subprocess.Popen(script, start_new_session=True, cwd="/", stdin=subprocess.DEVNULL)
+        self._servers = Servers(within)
+        self.folder, self.close = self._servers.folder, self._servers.close
 
     def shared(self, major: int | None = None, *, durable: bool = False) -> PostgresServer:
         """The running server of this kind that all tests share, each in a database of its own.
@@ -294,36 +203,23 @@ class PostgresServers:
             major: 15, 18; the newest one where it is not said.
             durable: Does it flush its commits?
         """
-        found = self._find(major)
-        server = self._shared.get((found.major, durable))
-        if server is None:
-            server = self._shared[found.major, durable] = self.make(found.major, durable=durable)
-        if not server.running:
-            server.start()
-        return server
+        return self._servers.shared(PostgresServer, installation=installation(major), durable=durable)
 
     def make(
         self, major: int | None = None, *, durable: bool = True, settings: Mapping[str, str] | None = None
     ) -> PostgresServer:
         """A server of one's own, to be started. Arguments as of `PostgresServer`."""
-        folder = self.folder / str(next(self._numbers))
-        server = PostgresServer(self._find(major), folder, durable=durable, settings=settings)
-        self._all.append(server)
-        return server
+        options = {"installation": installation(major), "durable": durable, "settings": settings}
+        return self._servers.make(PostgresServer, **options)
 
-    def close(self) -> None:
-        """End them all at once and remove what they kept. In a forked child it does nothing."""
-        if os.getpid() != self._owner:
-            return
-        for server in self._all:
-            server.kill()
-        if self._caretaker is not None:
-            self._caretaker.kill()
-            self._caretaker.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _find(self, major: int | None) -> Installation:
-        for installation in installations():
-            if major in {None, installation.major}:
-                return installation
-        raise LookupError(f"there is no PostgreSQL {major or ''} here: {CURE}".replace("  ", " "))
+def installation(major: int | None = None) -> Installation:
+    """The programs of a major version, the newest one where it is not said.
+
+    Raises:
+        Missing: They are not here.
+    """
+    for found in installations():
+        if major in {None, found.major}:
+            return found
+    raise Missing(" ".join(filter(None, ["there is no PostgreSQL", major and str(major), "on this machine"])), CURE)

@@ -14,6 +14,8 @@ from typing import ClassVar
 
 import psutil
 
+from tests.servers.caretaker import NOTE
+
 
 class Server(abc.ABC):
     """One server, listening on 127.0.0.1 only, that works in a folder of its own.
@@ -39,6 +41,15 @@ class Server(abc.ABC):
         self._process: subprocess.Popen | None = None
 
     # ---- what a subclass says --------------------------------------------------------------------------------------
+
+    @classmethod
+    @abc.abstractmethod
+    def fetch(cls) -> object:
+        """Bring what it is made of, if it is not here yet; making one does so too.
+
+        Raises:
+            Missing: It cannot be had.
+        """
 
     @abc.abstractmethod
     def _command(self) -> Sequence[object]:
@@ -81,6 +92,7 @@ class Server(abc.ABC):
                 start_new_session=True,
                 **options,
             )
+        (self.folder / NOTE).write_text(str(self._process.pid))  # for the caretaker
 
     def wait(self) -> None:
         """Wait until what was launched answers. Raises as `start` does."""

@@ -6,6 +6,7 @@ None of them proves what AWS does with copies and order on several machines: the
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from tests.servers.cache import environment
 from tests.servers.server import Server
@@ -24,9 +25,15 @@ class SqsServer(Server):
 
     name = "SNS/SQS"
 
+    packages: ClassVar[tuple[str, ...]] = ("ministack==1.5.33",)
+
     def __init__(self, folder: Path) -> None:
-        self._bin = environment("ministack-1.5.33", "ministack==1.5.33")
+        self._bin = self.fetch()
         super().__init__(folder)
+
+    @classmethod
+    def fetch(cls) -> Path:
+        return environment(cls.packages[0].replace("==", "-"), *cls.packages)
 
     @property
     def endpoint(self) -> str:
@@ -51,9 +58,7 @@ class MotoServer(SqsServer):
 
     name = "SNS/SQS (moto)"
 
-    def __init__(self, folder: Path) -> None:
-        self._bin = environment("moto-5.2.5", "moto[sns,sqs]==5.2.5", "flask", "flask-cors")
-        Server.__init__(self, folder)
+    packages = ("moto==5.2.5", "moto[sns,sqs]", "flask", "flask-cors")
 
     def _command(self) -> Sequence[object]:
         return (self._bin / "moto_server", "-H", "127.0.0.1", "-p", self.port)

@@ -12,7 +12,8 @@ import psycopg
 import pytest
 
 from tests.servers.binaries import VARIABLE, Installation, installations, user
-from tests.servers.postgres import PostgresServer, copied, ended
+from tests.servers.postgres import PostgresServer, copied
+from tests.servers.server import ended
 from tests.shape.tree import ROOT
 from tidings.testing.proxy import LOST_REPLIES
 
