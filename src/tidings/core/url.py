@@ -13,7 +13,14 @@ from tidings.errors import BadUrl
 SCHEMES = ("sqlite", "postgresql", "kafka", "amqp", "sqs")
 """Schemes tidings knows by itself; adapters of others may add more."""
 
-_OPTIONS: Mapping[str, Collection[str]] = {"sqlite": (), "sqs": ("endpoint", "fifo")}  # the others check their own
+_OPTIONS: Mapping[str, Collection[str]] = {  # the others check their own
+    "sqlite": (),
+    "kafka": (
+        *("servers", "prefix", "topology", "partitions", "replication", "protocol", "session"),
+        *("tls", "ca", "cert", "certkey", "mechanism", "region"),
+    ),
+    "sqs": ("endpoint", "fifo"),
+}
 _EXAMPLES = {
     "sqlite": "sqlite:shop.db",
     "postgresql": "postgresql://user:password@localhost/shop",

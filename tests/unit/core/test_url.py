@@ -135,8 +135,8 @@ def test_any_user_and_password_come_back_and_stay_hidden(user: str, password: st
 
 
 def test_options_that_are_secrets_stay_hidden() -> None:
-    url = parse_url("kafka://b?sasl_password=canary&api_key=canary&token=canary&acks=all")
-    assert str(url) == "kafka://b?sasl_password=***&api_key=***&token=***&acks=all"
+    url = parse_url("postgresql://b?sasl_password=canary&api_key=canary&token=canary&acks=all")
+    assert str(url) == "postgresql://b?sasl_password=***&api_key=***&token=***&acks=all"
 
 
 @given(
