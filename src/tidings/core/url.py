@@ -21,6 +21,8 @@ _OPTIONS: Mapping[str, Collection[str]] = {  # the others check their own
     ),
     "sqs": ("endpoint", "fifo"),
 }
+_SQS = ("endpoint", "fifo", "poll", "prefix", "topology", "visibility")
+_OPTIONS: Mapping[str, Collection[str]] = {"sqlite": (), "sqs": _SQS}  # the others check their own
 _EXAMPLES = {
     "sqlite": "sqlite:shop.db",
     "postgresql": "postgresql://user:password@localhost/shop",
