@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 
 from tidings.brokers.sqs import looking
 from tidings.brokers.sqs.connection import CALLS, Clients, connect, is_missing, trouble
-from tidings.brokers.sqs.declaring import MAX_TOPIC_BYTES, Declaring, Place, Queue
+from tidings.brokers.sqs.declaring import Declaring, Place, Queue
 from tidings.brokers.sqs.intake import Intake
 from tidings.brokers.sqs.names import queue_name
-from tidings.brokers.sqs.publishing import Numbered, Publishing, TopicGone, batches, too_large
+from tidings.brokers.sqs.publishing import MAX_DATA, Numbered, Publishing, TopicGone, batches, too_large
 from tidings.brokers.sqs.settings import read_settings
 from tidings.brokers.sqs.settling import lanes, settle
 from tidings.brokers.sqs.topology import Resource, cloudformation, topology
@@ -25,9 +25,6 @@ from tidings.core.guarantees import Guarantees
 from tidings.errors import BrokerError, BrokerRefused, BrokerUnavailable
 
 T = TypeVar("T")
-
-ROOM = 32_768
-"""Bytes of a message that are left for its attributes."""
 
 _PUBLISHING = 8
 """Batches of one publication that are under way at once."""
@@ -56,7 +53,7 @@ class SqsBroker:
             history=False,
             exactly_once=True,
             durable="replicated",
-            max_bytes=MAX_TOPIC_BYTES - ROOM,
+            max_bytes=MAX_DATA,
         )
         self._clients: Clients | None = None
         self._intake: Intake | None = None
@@ -193,7 +190,7 @@ class SqsBroker:
         entries: list[Numbered] = []
         for at in places:
             entry = entry_of(envelopes[at], fifo=self._settings.fifo)
-            refused = too_large(entry, place)
+            refused = too_large(envelopes[at], entry, place)
             if refused is None:
                 entries.append((at, entry))
             else:

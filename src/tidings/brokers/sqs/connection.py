@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import boto3
+import botocore.session
 from botocore import exceptions as failures
 from botocore.config import Config
+from botocore.loaders import create_loader
 
 from tidings.brokers.sqs.settings import Settings
 from tidings.errors import BrokerError, BrokerRefused, BrokerUnavailable
@@ -64,10 +67,11 @@ def connect(settings: Settings) -> Clients:
         BrokerError: There are no credentials, or they cannot be read.
     """
     try:
-        session = boto3.session.Session(region_name=settings.region)
+        core = botocore.session.get_session()
+        core.register_component("data_loader", _descriptions())
+        session = boto3.session.Session(region_name=settings.region, botocore_session=core)
         found = session.get_credentials()
         account = getattr(found, "account_id", None) if found is not None else None
-        partition = session.get_partition_for_region(settings.region)
 
         def client(service: str, read: int, attempts: int) -> Any:
             config = Config(
@@ -81,15 +85,16 @@ def connect(settings: Settings) -> Clients:
             )
             return session.client(service, endpoint_url=settings.endpoint, config=config)
 
-        return Clients(
-            client("sns", _READ, 2),
-            client("sqs", _READ, 2),
-            client("sqs", settings.poll + _MARGIN, 1),
-            partition,
-            account,
-        )
+        sns, sqs = client("sns", _READ, 2), client("sqs", _READ, 2)
+        return Clients(sns, sqs, client("sqs", settings.poll + _MARGIN, 1), sns.meta.partition, account)
     except (failures.BotoCoreError, ValueError) as error:
         raise trouble(error, settings, "connect") from error
+
+
+@cache
+def _descriptions() -> Any:
+    """What botocore knows about the services; shared, for reading it is most of the work of making a client."""
+    return create_loader()
 
 
 def code_of(error: BaseException) -> str:

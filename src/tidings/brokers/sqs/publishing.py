@@ -9,14 +9,18 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from tidings.brokers.sqs.connection import Clients, is_missing, trouble
-from tidings.brokers.sqs.declaring import Place
+from tidings.brokers.sqs.declaring import MAX_TOPIC_BYTES, Place
 from tidings.brokers.sqs.settings import Settings
 from tidings.brokers.sqs.wire import Entry
 from tidings.core.arrival import Confirmed, Rejected, Result, Unknown
+from tidings.core.envelope import Envelope
 from tidings.errors import BrokerRefused
 
 BATCH = 10
 """Messages that SNS takes in one call."""
+
+MAX_DATA = MAX_TOPIC_BYTES - 32_768
+"""Bytes of data in one message; what is left of what a topic takes is for its attributes."""
 
 Numbered = tuple[int, Entry]
 """An entry, and where its result belongs."""
@@ -45,11 +49,13 @@ def batches(entries: Sequence[Numbered], limit: int) -> Iterator[list[Numbered]]
         yield batch
 
 
-def too_large(entry: Entry, place: Place) -> Rejected | None:
-    """The verdict on an entry that the topic will never take."""
-    if entry.size <= place.limit:
-        return None
-    return Rejected(f"it has {entry.size:,} bytes with its attributes; {place.name} takes {place.limit:,}")
+def too_large(envelope: Envelope, entry: Entry, place: Place) -> Rejected | None:
+    """The verdict on what will never be taken: more data than is promised, or attributes that have no room beside."""
+    if (size := len(envelope.data)) > MAX_DATA:
+        return Rejected(f"its data has {size:,} bytes; {MAX_DATA:,} are taken")
+    if entry.size > place.limit:
+        return Rejected(f"it has {entry.size:,} bytes with its attributes; {place.name} takes {place.limit:,}")
+    return None
 
 
 class Publishing:
