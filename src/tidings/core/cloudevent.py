@@ -67,9 +67,7 @@ def from_json(body: bytes, *, own: bool = False) -> Envelope:
 
 def to_text(envelope: Envelope) -> dict[str, str]:
     """The attributes of the event as plain text, for brokers whose headers are UTF-8; the body is `envelope.data`."""
-    return {
-        name: value if type(value) is str else _canonical(value) for name, value in attributes_of(envelope).items()
-    }
+    return {name: value if type(value) is str else _canonical(value) for name, value in attributes_of(envelope).items()}
 
 
 def from_headers(headers: Mapping[str, str], body: bytes, *, own: bool = False, encoded: bool = True) -> Envelope:

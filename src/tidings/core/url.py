@@ -19,10 +19,8 @@ _OPTIONS: Mapping[str, Collection[str]] = {  # the others check their own
         *("servers", "prefix", "topology", "partitions", "replication", "protocol", "session"),
         *("tls", "ca", "cert", "certkey", "mechanism", "region"),
     ),
-    "sqs": ("endpoint", "fifo"),
+    "sqs": ("endpoint", "fifo", "poll", "prefix", "topology", "visibility"),
 }
-_SQS = ("endpoint", "fifo", "poll", "prefix", "topology", "visibility")
-_OPTIONS: Mapping[str, Collection[str]] = {"sqlite": (), "sqs": _SQS}  # the others check their own
 _EXAMPLES = {
     "sqlite": "sqlite:shop.db",
     "postgresql": "postgresql://user:password@localhost/shop",

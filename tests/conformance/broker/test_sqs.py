@@ -1,36 +1,42 @@
-"""What every broker owes, owed by SNS and SQS: FIFO and standard, on one emulator, and FIFO on another one."""
-
-import itertools
-import os
+"""What every broker owes, owed by SNS and SQS: FIFO and standard on one emulator, FIFO on a second one."""
 
 import pytest
 
-from tests.servers.sqs import CREDENTIALS
 from tidings.brokers.sqs import SqsBroker
 from tidings.testing.conformance.broker import BrokerSuite
-
-corners = itertools.count(1)
-
-
-@pytest.fixture(autouse=True)
-def credentials(monkeypatch):
-    for name, value in CREDENTIALS.items():
-        monkeypatch.setenv(name, value)
+from tidings.testing.conformance.broker.making import Making
 
 
-class TestSqsFifo(BrokerSuite):
+class OnSqs(BrokerSuite):
+    fifo = "false"
+
     @pytest.fixture
-    def url(self):
-        return os.environ["SQS_AT"] + f"&prefix=c{next(corners)}-{os.getpid()}-&poll=1&fifo=true"
+    def url(self, sqs_url, prefix):
+        return f"{sqs_url}&prefix={prefix}&poll=1&fifo={self.fifo}"
 
     def make(self, url, app):
         return SqsBroker(url, app)
 
 
-class TestSqsStandard(BrokerSuite):
+class TestSqs(OnSqs):
+    pass
+
+
+class TestSqsFifo(OnSqs):
+    fifo = "true"
+
+
+class TestASecondOpinion(Making):
+    """Moto answers more slowly, so it is asked about what matters most."""
+
+    test_what_is_published_arrives_as_it_was = BrokerSuite.test_what_is_published_arrives_as_it_was
+    test_messages_of_one_key_arrive_in_order = BrokerSuite.test_messages_of_one_key_arrive_in_order
+    test_what_is_not_settled_comes_again = BrokerSuite.test_what_is_not_settled_comes_again_and_what_is_settled_does_not
+    test_what_waits_is_counted = BrokerSuite.test_what_waits_is_counted
+
     @pytest.fixture
-    def url(self):
-        return os.environ["SQS_AT"] + f"&prefix=c{next(corners)}-{os.getpid()}-&poll=1"
+    def url(self, moto_url, prefix):
+        return f"{moto_url}&prefix={prefix}&poll=1&fifo=true"
 
     def make(self, url, app):
         return SqsBroker(url, app)
