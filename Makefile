@@ -8,10 +8,10 @@ runtime := .venv/.runtime
 dev := .venv/.dev
 
 .DELETE_ON_ERROR:
-.PHONY: help run test check bench faults pins clean
+.PHONY: help run test check bench faults servers servers-stop pins clean
 
 help: ## Say what there is
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
 
 run: $(runtime) ## Set up and run the demo: two days of real flights (ARGS="--json" and others go to it)
 	@$(bin)/tidings demo $(ARGS)
@@ -34,11 +34,17 @@ bench: $(dev) ## Measure against bare loops and peers, in one run
 faults: $(dev) ## The long fault campaign: ten thousand kills
 	TIDINGS_KILLS=10000 $(bin)/pytest --timeout=0 tests/faults
 
+servers: $(dev) ## Start Kafka, RabbitMQ, SNS/SQS and PostgreSQL, to try them: eval "$(make -s servers)"
+	@$(bin)/python -m tests.servers.background start
+
+servers-stop: ## Stop them, and forget what they kept
+	@$(PYTHON) -m tests.servers.background stop
+
 pins: $(dev) ## Renew constraints.txt; it holds names and versions, and no address
 	$(PYTHON) .ci/venv.py --pins
 
-clean: ## Remove what the other targets made
-	rm -rf .venv build dist .hypothesis .*_cache
+clean: servers-stop ## Remove what the other targets made
+	rm -rf .servers.* .venv build dist .hypothesis .*_cache
 	find src tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 $(runtime): $(pins)
