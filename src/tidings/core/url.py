@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from tidings.errors import BadUrl
 
-SCHEMES = ("sqlite", "postgresql", "kafka", "amqp", "sqs")
+SCHEMES = ("sqlite", "postgresql", "kafka", "amqp", "amqps", "sqs")
 """Schemes tidings knows by itself; adapters of others may add more."""
 
 _OPTIONS: Mapping[str, Collection[str]] = {  # the others check their own
@@ -20,12 +20,19 @@ _OPTIONS: Mapping[str, Collection[str]] = {  # the others check their own
         *("tls", "ca", "cert", "certkey", "mechanism", "region"),
     ),
     "sqs": ("endpoint", "fifo", "poll", "prefix", "topology", "visibility"),
+_AMQP = ("topology", "prefix", "shards", "prefetch", "heartbeat")
+_OPTIONS: Mapping[str, Collection[str]] = {  # the others check their own
+    "sqlite": (),
+    "amqp": _AMQP,
+    "amqps": (*_AMQP, "auth_mechanism", "cacertfile", "certfile", "keyfile"),
+    "sqs": ("endpoint", "fifo"),
 }
 _EXAMPLES = {
     "sqlite": "sqlite:shop.db",
     "postgresql": "postgresql://user:password@localhost/shop",
     "kafka": "kafka://localhost:9092",
-    "amqp": "amqp://localhost:5672",
+    "amqp": "amqp://user:password@localhost:5672/vhost",
+    "amqps": "amqps://user:password@rabbitmq.example.com/vhost",
     "sqs": "sqs://eu-central-1?fifo=true",
 }
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):")

@@ -1,0 +1,248 @@
+"""One connection to RabbitMQ and its channels, as coroutines; each lives until it ends, and says why it did.
+
+Everything here happens on the loop that opened the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import pika
+from pika import exceptions, frame, spec
+from pika.adapters.asyncio_connection import AsyncioConnection
+
+from tidings.brokers.rabbitmq.settings import ANSWER, CONNECT, Settings
+from tidings.brokers.rabbitmq.trouble import Ended, Ending, ending_of, trouble_of, unavailable
+
+GOODBYE = 2.0
+"""Seconds that the end of a connection or a channel may take when it is wished for."""
+
+_FRAME = struct.Struct(">BHI")
+_CONTENT = struct.Struct(">HxxQ")
+
+if (_log := logging.getLogger("pika")).level == logging.NOTSET:
+    _log.setLevel(logging.CRITICAL)  # it prints stacks of what we recover from; what matters is said by us
+
+
+class Channel:
+    """One channel.
+
+    Attributes:
+        raw: pika's.
+        ended: Its result is why it ended.
+    """
+
+    def __init__(self, connection: Connection, raw: Any) -> None:
+        self.raw = raw
+        self.ended: asyncio.Future[Ending] = connection.loop.create_future()
+        self._connection = connection
+        raw.add_on_close_callback(lambda _, error: settle(self.ended, ending_of(error)))
+
+    async def call(self, method: str, **arguments: Any) -> Any:
+        """Call a method that the server answers, and wait for the answer.
+
+        Raises:
+            Ended: The server ended the channel instead of answering, or the connection ended.
+        """
+        answer: asyncio.Future[Any] = self._connection.loop.create_future()
+        try:
+            getattr(self.raw, method)(**arguments, callback=lambda found: settle(answer, found))
+        except exceptions.AMQPError as error:
+            raise Ended(self.ended.result() if self.ended.done() else ending_of(error)) from error
+        return await self._connection.answer(answer, self.ended, method)
+
+    async def end(self) -> Ending:
+        """Wait until it ends."""
+        await asyncio.wait([self.ended])  # to await the future itself would cancel it for others too
+        return self.ended.result()
+
+    async def close(self) -> None:
+        """Close it; what it has not acknowledged comes again elsewhere."""
+        with contextlib.suppress(exceptions.AMQPError):
+            self.raw.close()
+            await asyncio.wait([self.ended], timeout=GOODBYE)
+
+
+class Connection:
+    """One connection, open from the moment it is there.
+
+    Attributes:
+        loop: Where it lives.
+        ended: Its result is why it ended.
+        blocked: Why the server takes no messages at the moment, or None.
+        server: "RabbitMQ 3.10.8".
+    """
+
+    def __init__(self, raw: Any, ended: asyncio.Future[Ending]) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.raw = raw
+        self.ended = ended
+        self.blocked: str | None = None
+        properties = raw.server_properties or {}
+        self.server = f"{properties.get('product', 'server')} {properties.get('version', '?')}"
+
+    @classmethod
+    async def open(cls, settings: Settings, purpose: str) -> Connection:
+        """Connect.
+
+        Args:
+            settings: Where to.
+            purpose: Shown beside the connection at the server.
+
+        Raises:
+            BrokerUnavailable: The server cannot be reached, or is not ready.
+            BrokerRefused: It does not let us in.
+        """
+        loop = asyncio.get_running_loop()
+        opened: asyncio.Future[object] = loop.create_future()
+        ended: asyncio.Future[Ending] = loop.create_future()
+        raw = _Raw(
+            _parameters(settings, purpose),
+            on_open_callback=lambda _: settle(opened, None),
+            on_open_error_callback=lambda _, error: settle(opened, error),
+            on_close_callback=lambda _, error: settle(ended, ending_of(error)),
+            custom_ioloop=loop,
+        )
+        try:
+            async with asyncio.timeout(CONNECT + 1.0):  # pika's own limit is CONNECT
+                error = await opened
+        except BaseException as reason:
+            with contextlib.suppress(exceptions.AMQPError):
+                raw.close()
+            if isinstance(reason, TimeoutError):
+                raise unavailable(settings, f"no answer within {CONNECT:.0f} s") from None
+            raise
+        if isinstance(error, BaseException):
+            raise trouble_of(settings, error)
+        return cls(raw, ended)
+
+    def on_blocked(self, changed: Callable[[str | None], object]) -> None:
+        """Call with the reason whenever the server stops taking messages, and with None when it takes them again."""
+
+        def note(reason: str | None) -> None:
+            self.blocked = reason
+            changed(reason)
+
+        self.raw.add_on_connection_blocked_callback(lambda _, found: note(str(found.method.reason)))
+        self.raw.add_on_connection_unblocked_callback(lambda *_: note(None))
+
+    async def channel(self) -> Channel:
+        """A new channel.
+
+        Raises:
+            Ended: The connection ended.
+        """
+        opened: asyncio.Future[object] = self.loop.create_future()
+        try:
+            channel = Channel(self, self.raw.channel(on_open_callback=lambda found: settle(opened, found)))
+        except exceptions.AMQPError as error:
+            raise Ended(self.ended.result() if self.ended.done() else ending_of(error)) from error
+        await self.answer(opened, channel.ended, "channel")
+        return channel
+
+    async def answer(self, answer: asyncio.Future[Any], ended: asyncio.Future[Ending], what: str) -> Any:
+        """The answer of the server, unless the channel ends first; a server that gives none is taken for dead."""
+        await asyncio.wait([answer, ended], timeout=ANSWER, return_when=asyncio.FIRST_COMPLETED)
+        if answer.done():
+            return answer.result()
+        if not ended.done():
+            self.abort(f"no answer to {what} within {ANSWER:.0f} s")
+        raise Ended(ended.result() if ended.done() else self.ended.result())
+
+    async def end(self) -> Ending:
+        """Wait until it ends."""
+        await asyncio.wait([self.ended])
+        return self.ended.result()
+
+    async def close(self) -> None:
+        """Say goodbye: the server then has seen everything that was sent before. Safe to call twice."""
+        with contextlib.suppress(exceptions.AMQPError):
+            if not (self.raw.is_closing or self.raw.is_closed):
+                self.raw.close()
+        await asyncio.wait([self.ended], timeout=GOODBYE)
+        self.abort("closed")
+
+    def abort(self, why: str) -> None:
+        """End it now, without a word."""
+        if not self.ended.done():
+            settle(self.ended, Ending(0, why))
+            self.raw.drop(why)
+
+
+def settle(future: asyncio.Future[Any], result: object) -> None:
+    """Give a future its result, unless it has one."""
+    if not future.done():
+        future.set_result(result)
+
+
+def _parameters(settings: Settings, purpose: str) -> Any:
+    credentials: Any = pika.credentials.ExternalCredentials()
+    if not settings.external:
+        credentials = pika.PlainCredentials(settings.user, settings.password)
+    return pika.ConnectionParameters(
+        host=settings.host,
+        port=settings.port,
+        virtual_host=settings.vhost,
+        credentials=credentials,
+        ssl_options=pika.SSLOptions(settings.tls, settings.host) if settings.tls else None,
+        heartbeat=settings.heartbeat,
+        connection_attempts=1,
+        socket_timeout=CONNECT,
+        stack_timeout=CONNECT,
+        # What was sent and not acknowledged by TCP for so long is lost: no need to wait for two heartbeats then.
+        tcp_options={"TCP_USER_TIMEOUT": 1000 * settings.heartbeat},
+        client_properties={"connection_name": f"tidings {purpose}"},
+    )
+
+
+class _Raw(AsyncioConnection):  # type: ignore[misc]  # pika has no types
+    """pika's connection; it sends all frames of a turn of the loop at once, and survives headers it cannot read."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        self._out: list[bytes] = []
+        super().__init__(*arguments, **more)
+
+    def drop(self, why: str) -> None:
+        """End it without the goodbye that nobody would answer."""
+        if not self.is_closed:
+            self._terminate_stream(exceptions.StreamLostError(why))
+
+    def _output_marshaled_frames(self, marshaled_frames: list[bytes]) -> None:
+        if not self._out:
+            self._nbio.get_native_ioloop().call_soon(self._flush)
+        self._out += marshaled_frames
+        self.frames_sent += len(marshaled_frames)
+
+    def _flush(self) -> None:
+        data = b"".join(self._out)
+        self._out.clear()
+        self.bytes_sent += len(data)
+        if data and self._transport is not None:
+            self._adapter_emit_data(data)
+
+    def _read_frame(self) -> tuple[int, Any]:
+        try:
+            found: tuple[int, Any] = super()._read_frame()
+        except Exception:
+            if self._frame_buffer[0] != spec.FRAME_HEADER:
+                raise
+            return _legible(self._frame_buffer)
+        return found
+
+
+def _legible(data: bytes) -> tuple[int, Any]:
+    """A content header whose table of headers pika cannot read: a stranger's, of which the rest is kept.
+
+    Left to itself pika would end the connection, get the same message again over the next one, and so on for ever.
+    """
+    _, number, size = _FRAME.unpack_from(data)
+    _, body_size = _CONTENT.unpack_from(data, _FRAME.size)
+    properties = spec.BasicProperties()
+    with contextlib.suppress(Exception):  # whatever a stranger's bytes lead pika to
+        properties.decode(data[_FRAME.size + _CONTENT.size : _FRAME.size + size])
+    return _FRAME.size + size + 1, frame.Header(number, body_size, properties)

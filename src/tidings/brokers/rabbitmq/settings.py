@@ -1,0 +1,134 @@
+"""What the URL and the environment say about a RabbitMQ server and how to use it."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from tidings.core.url import Url, parse_url
+from tidings.errors import BadUrl
+
+SCHEMES = ("amqp", "amqps")
+CONNECT = 10.0
+"""Seconds that a connection may take to be made."""
+
+ANSWER = 15.0
+"""Seconds after which a server that does not answer is taken for dead."""
+
+LONGEST_NAME = 255
+"""Bytes of the name of an exchange or a queue; so says AMQP 0-9-1."""
+
+Mode = Literal["declare", "verify", "none"]
+
+_PORTS = {"amqp": 5672, "amqps": 5671}
+_RANGES = {"shards": (1, 64), "prefetch": (1, 65_535), "heartbeat": (1, 600)}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to reach a server, and what to find there.
+
+    Attributes:
+        url: As it was read; shows no password.
+        host: Name or address.
+        port: Of the server.
+        vhost: The virtual host.
+        user: Who connects.
+        password: His; never shown.
+        tls: What the connection is encrypted with, or None.
+        external: True where the certificate says who connects, not the password.
+        heartbeat: Seconds of silence after which either side takes the other one for dead.
+        prefetch: Messages that the server sends ahead of their settlement, for each queue.
+        mode: Whether what is missing is declared, missed, or nobody's concern.
+        prefix: What the names of exchanges begin with.
+        shards: Queues that an app has for each topic.
+    """
+
+    url: Url
+    host: str
+    port: int
+    vhost: str
+    user: str
+    password: str
+    tls: ssl.SSLContext | None
+    external: bool
+    heartbeat: int
+    prefetch: int
+    mode: Mode
+    prefix: str
+    shards: int
+
+    @property
+    def place(self) -> str:
+        """The server, for messages."""
+        return f"{self.host}:{self.port}"
+
+    def __repr__(self) -> str:
+        return f"Settings({self.url.safe!r})"
+
+
+def settings_of(text: str) -> Settings:
+    """Read `amqp://user:password@host:port/vhost?...`, or `amqps://` for TLS.
+
+    What the URL leaves out is taken from `TIDINGS_AMQP_USER` and `TIDINGS_AMQP_PASSWORD`, and from RabbitMQ's defaults.
+
+    Raises:
+        BadUrl: It cannot be read; says where.
+    """
+    url = parse_url(text, SCHEMES)
+    option = url.options.get
+    mode = _one_of(url, "topology", ("declare", "verify", "none"))
+    prefix = option("prefix", "tidings.")
+    if len(prefix.encode()) > LONGEST_NAME // 4:
+        raise BadUrl(f"amqp: the option prefix has {len(prefix.encode())} bytes", f"at most {LONGEST_NAME // 4}")
+    external = _one_of(url, "auth_mechanism", ("plain", "external")) == "external"
+    if external and url.scheme != "amqps":
+        raise BadUrl("amqp: auth_mechanism=external needs a certificate", "use amqps:// with certfile and keyfile")
+    return Settings(
+        url=url,
+        host=cast("str", url.host),
+        port=url.port or _PORTS[url.scheme],
+        vhost=url.path or "/",
+        user=url.user or os.environ.get("TIDINGS_AMQP_USER", "guest"),
+        password=url.password or os.environ.get("TIDINGS_AMQP_PASSWORD", "guest"),
+        tls=_tls(url),
+        external=external,
+        heartbeat=_number(url, "heartbeat", 10),
+        prefetch=_number(url, "prefetch", 1000),
+        mode=cast("Mode", mode),
+        prefix=prefix,
+        shards=_number(url, "shards", 1),
+    )
+
+
+def _one_of(url: Url, name: str, allowed: tuple[str, ...]) -> str:
+    value = url.options.get(name, allowed[0])
+    if value not in allowed:
+        raise BadUrl(f"amqp: the option {name} is {value[:40]!r}", f"it is one of {', '.join(allowed)}")
+    return value
+
+
+def _number(url: Url, name: str, default: int) -> int:
+    low, high = _RANGES[name]
+    value = url.options.get(name, str(default))
+    if not (value.isascii() and value.isdecimal() and len(value) <= len(str(high)) and low <= int(value) <= high):
+        raise BadUrl(f"amqp: the option {name} is {value[:40]!r}", f"it is a whole number from {low} to {high}")
+    return int(value)
+
+
+def _tls(url: Url) -> ssl.SSLContext | None:
+    files = {name: url.options.get(name) for name in ("cacertfile", "certfile", "keyfile")}
+    if url.scheme == "amqp":
+        if given := [name for name, file in files.items() if file]:
+            raise BadUrl(f"amqp: the option {given[0]} is for connections with TLS", "use amqps://")
+        return None
+    try:
+        context = ssl.create_default_context(cafile=files["cacertfile"])
+        if files["certfile"]:
+            context.load_cert_chain(files["certfile"], files["keyfile"])
+    except OSError as error:  # ssl.SSLError is one
+        where = " and ".join(name for name, file in files.items() if file)
+        raise BadUrl(f"amqps: {where} cannot be read: {error.strerror or error}", "name files in PEM format") from error
+    return context
