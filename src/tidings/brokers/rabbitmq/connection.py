@@ -61,11 +61,10 @@ class Channel:
         await asyncio.wait([self.ended])  # to await the future itself would cancel it for others too
         return self.ended.result()
 
-    async def close(self) -> None:
-        """Close it; what it has not acknowledged comes again elsewhere."""
+    def close(self) -> None:
+        """Close it; what it has not acknowledged comes again elsewhere. Waits for nothing, and may be called twice."""
         with contextlib.suppress(exceptions.AMQPError):
             self.raw.close()
-            await asyncio.wait([self.ended], timeout=GOODBYE)
 
 
 class Connection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -10,6 +11,7 @@ from tidings.brokers.rabbitmq.connection import Connection
 from tidings.brokers.rabbitmq.intake import Intake, Receipt, depth
 from tidings.brokers.rabbitmq.link import Link
 from tidings.brokers.rabbitmq.settings import Settings
+from tidings.brokers.rabbitmq.sharing import share
 from tidings.brokers.rabbitmq.topology import Topology
 from tidings.brokers.rabbitmq.trouble import Ended, refusal_of
 from tidings.core.arrival import Arrival
@@ -74,18 +76,18 @@ class Consumer:
 
     async def waiting(self) -> int:
         """See `Broker.waiting`."""
+        if not self._intakes:
+            return 0
         if (connection := self.link.connection) is None:
             raise self.trouble or BrokerUnavailable(f"RabbitMQ at {self._settings.place} is not connected")
         found = 0
         try:
-            channel = await connection.channel()
-            for queue, intake in self._intakes.items():
-                found += (await depth(channel, queue))[0] + (
-                    intake.receipt.unsettled if intake.receipt is not None else 0
-                )
+            with contextlib.closing(await connection.channel()) as channel:
+                for queue, intake in self._intakes.items():
+                    found += (await depth(channel, queue))[0]
+                    found += intake.receipt.unsettled if intake.receipt is not None else 0
         except Ended as error:
             raise refusal_of(self._settings, error) from error
-        await channel.close()
         return found
 
     def settle(self, tokens: Sequence[tuple[Receipt, int]]) -> None:
@@ -115,7 +117,9 @@ class Consumer:
     async def _serve(self, connection: Connection) -> None:
         for intake in self._intakes.values():
             intake.start(connection)
+        sharing = asyncio.create_task(share(connection, self._topology, self._intakes))
         try:
             await connection.end()
         finally:
+            sharing.cancel()
             await asyncio.gather(*(intake.stop() for intake in self._intakes.values()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import re
 import uuid
@@ -92,9 +93,8 @@ async def _permission(settings: Settings, connection: Connection, topology: Topo
         return Check("topology", "ok", "it is declared by somebody else (topology=none)")
     name = f"{topology.queues('doctor')[0]}-{uuid.uuid4()}"
     try:
-        channel = await connection.channel()
-        await channel.call("queue_declare", queue=name, exclusive=True, auto_delete=True)
-        await channel.close()
+        with contextlib.closing(await connection.channel()) as channel:
+            await channel.call("queue_declare", queue=name, exclusive=True, auto_delete=True)
     except Ended as error:
         refused = refusal_of(settings, error)
         verdict: Verdict = "fail" if settings.mode == "declare" else "warn"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Iterable
@@ -37,16 +38,19 @@ class Receipt:
     """Everything that came from one queue over one channel. Delivery tags mean something to that channel only.
 
     Attributes:
-        alive: False once the channel is gone: what came over it comes again, whatever is said about it.
         came: How many messages came.
     """
 
     def __init__(self, channel: Channel) -> None:
-        self.alive = True
         self.came = 0
         self._channel = channel
         self._open: deque[int] = deque()
         self._settled: set[int] = set()  # of the open ones
+
+    @property
+    def alive(self) -> bool:
+        """False once the channel is gone: what came over it comes again, whatever is said about it."""
+        return bool(self._channel.raw.is_open)
 
     @property
     def unsettled(self) -> int:
@@ -96,6 +100,20 @@ class Intake:
         self._topology = topology
         self._settings: Settings = topology.settings
         self._task: asyncio.Task[None] | None = None
+        self._over: asyncio.Future[str] | None = None
+
+    @property
+    def busy(self) -> bool:
+        """True where the server has chosen this worker: messages come."""
+        return self.receipt is not None and self.receipt.came > 0
+
+    def give_way(self) -> None:
+        """Let another worker have the queue, and wait in line behind all others.
+
+        What is not settled goes to that worker, in order and before all that follows.
+        """
+        if self._over is not None:
+            settle(self._over, "another worker is to have it")
 
     def start(self, connection: Connection) -> None:
         """Begin to take, over this connection."""
@@ -134,8 +152,8 @@ class Intake:
         channel = await connection.channel()
         await channel.call("basic_qos", prefetch_count=self._settings.prefetch)
         receipt = Receipt(channel)
-        cancelled: asyncio.Future[None] = connection.loop.create_future()
-        channel.raw.add_on_cancel_callback(lambda _: settle(cancelled, None))
+        self._over = over = connection.loop.create_future()
+        channel.raw.add_on_cancel_callback(lambda _: settle(over, "the server has cancelled it"))
         place = f"queue {self.queue}, delivery"
 
         def arrived(_channel: object, method: Any, properties: Any, body: bytes) -> None:
@@ -149,30 +167,28 @@ class Intake:
         self.receipt = receipt
         self._note(None)
         try:
-            return await self._watch(connection, channel, receipt, cancelled)
+            return await self._watch(connection, channel, receipt, over)
         finally:
-            receipt.alive = False
             self.receipt = None
-            await channel.close()
+            channel.close()
 
     async def _watch(
-        self, connection: Connection, channel: Channel, receipt: Receipt, cancelled: asyncio.Future[None]
+        self, connection: Connection, channel: Channel, receipt: Receipt, over: asyncio.Future[str]
     ) -> str:
         """Wait for the end. Where nothing comes although something waits, a silence is an end as well."""
         came, silent = 0, 0
         while True:
-            ends: list[asyncio.Future[Any]] = [channel.ended, cancelled]
+            ends: list[asyncio.Future[Any]] = [channel.ended, over]
             await asyncio.wait(ends, timeout=WATCH, return_when=asyncio.FIRST_COMPLETED)
             if channel.ended.done():
                 return channel.ended.result().text
-            if cancelled.done():
-                return "the server has cancelled it"
+            if over.done():
+                return over.result()
             if receipt.came != came or receipt.unsettled:
                 came, silent = receipt.came, 0
                 continue
-            other = await connection.channel()
-            ready, takers = await depth(other, self.queue)
-            await other.close()
+            with contextlib.closing(await connection.channel()) as other:
+                ready, takers = await depth(other, self.queue)
             silent = silent + 1 if ready and receipt.came == came else 0
             if silent > 1 or (silent and not takers):
                 return f"{ready} messages wait there, and none comes"

@@ -83,6 +83,7 @@ class Link:
         if self.connection is not None:
             await self.connection.close()
             self.connection = None
+        self._ring()
 
     async def _run(self) -> None:
         pause = Pause()
@@ -115,5 +116,8 @@ class Link:
             _log.warning("%s", trouble)
         self.trouble = trouble
         self._tries += 1
+        self._ring()
+
+    def _ring(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()

@@ -112,18 +112,20 @@ class Publisher:
                     await self._declare(topic, [attempt for attempt in attempts if attempt.topic == topic])
                 self._waiting += attempts
                 self._send()
-                if batch.left:
+                if batch.left and not self._closed:
                     await batch.finished
         except TimeoutError:
-            return batch.give_up(self._doubt())
-        return batch.give_up("")
+            found = batch.give_up(self._doubt())
+            self._forget(batch)
+            return found
+        return batch.give_up(_CLOSED)
 
     def stop(self) -> None:
         """Leave everything that is not confirmed in doubt."""
         self._closed = True
-        self._lose("the connection was closed")
+        self._lose(_CLOSED)
         for attempt in self._waiting:
-            attempt.batch.note(attempt.at, Unknown("the connection was closed"))
+            attempt.batch.note(attempt.at, Unknown(_CLOSED))
         self._waiting.clear()
 
     @property
@@ -198,14 +200,16 @@ class Publisher:
 
     def _send(self) -> None:
         """Send what waits, as far as the window goes."""
-        while self._waiting and len(self._under_way) < WINDOW and self._channel is not None and self.blocked is None:
+        if self._channel is None or not (raw := self._channel.raw).is_open or self.blocked is not None:
+            return
+        while self._waiting and len(self._under_way) < WINDOW:
             attempt = self._waiting.popleft()
             if attempt.batch.results[attempt.at] is not None:
                 continue  # its caller waits no more
             self._tag += 1
             properties = properties_of(attempt.headers, attempt.content_type, f"{self._epoch}.{self._tag}")
             self._under_way[self._tag] = attempt
-            self._channel.raw.basic_publish(attempt.exchange, attempt.key, attempt.body, properties, mandatory=True)
+            raw.basic_publish(attempt.exchange, attempt.key, attempt.body, properties, mandatory=True)
 
     # ---- what the server says ----------------------------------------------------------------------------------------
 
@@ -284,6 +288,13 @@ class Publisher:
             attempt.batch.note(attempt.at, Unknown(f"not confirmed: {why}"))
         self._under_way.clear()
 
+    def _forget(self, batch: _Batch) -> None:
+        """Nobody waits for it any more. If the server owes us answers, they are not waited for either."""
+        self._waiting = deque(attempt for attempt in self._waiting if attempt.batch is not batch)
+        owed = any(attempt.batch is batch for attempt in self._under_way.values())
+        if owed and self.blocked is None and self._channel is not None:
+            self._channel.close()
+
     def _doubt(self) -> str:
         if self.link.trouble is not None:
             return str(self.link.trouble)
@@ -292,5 +303,6 @@ class Publisher:
         return f"not confirmed within {self.deadline:.0f} s"
 
 
+_CLOSED = "the connection was closed"
 _CONFIRMED = Confirmed()
 _NACKED = Unknown("the server did not take it: one of its queues cannot")

@@ -7,6 +7,7 @@ with shards there are several queues, and a key always goes to the same of them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from tidings.brokers.rabbitmq.settings import LONGEST_NAME, Settings
 from tidings.brokers.rabbitmq.trouble import NOT_FOUND, REFUSED, Ended, refusal_of
 from tidings.errors import BrokerRefused
 
+_ROLL: Mapping[str, str | int | bool] = {"x-queue-type": "quorum"}
 _QUEUE: Mapping[str, str | int | bool] = {
     "x-queue-type": "quorum",
     "x-single-active-consumer": True,
@@ -86,9 +88,15 @@ class Topology:
         name = f"{self.app.replace('.', '/')}.{topic}"  # names have no slash: what is before the first dot is the app
         return [name] if self.settings.shards == 1 else [f"{name}/{n}" for n in range(self.settings.shards)]
 
+    @property
+    def roll(self) -> str:
+        """The name of the queue that tells how many workers share the shards: all of them take from it."""
+        return f"{self.app.replace('.', '/')}/workers"
+
     def parts(self, topics: Sequence[str]) -> list[Part]:
         """All that must be there for the app to receive these topics, in the order in which it is declared."""
-        return [part for topic in topics for part in self._parts(topic)]
+        shared = [Queue(self.roll, _ROLL)] if self.settings.shards > 1 else []
+        return [*shared, *(part for topic in topics for part in self._parts(topic))]
 
     def _parts(self, topic: str) -> Iterator[Part]:
         source = self.exchange(topic)
@@ -120,16 +128,13 @@ class Topology:
         if self.settings.mode == "verify":
             await self._verify(connection, parts)
             return
-        channel: Channel | None = None
         part = parts[0]
         try:
-            channel = await connection.channel()
-            for part in parts:
-                await declare(channel, part)
+            with contextlib.closing(await connection.channel()) as channel:
+                for part in parts:
+                    await declare(channel, part)
         except Ended as error:
             raise refusal_of(self.settings, error, _needed(part)) from error
-        if channel is not None:
-            await channel.close()
 
     async def _verify(self, connection: Connection, parts: Sequence[Part]) -> None:
         """Find everything that is missing, then whether what is there is as it should be, and change nothing."""
@@ -138,16 +143,14 @@ class Topology:
             if isinstance(part, Binding):
                 continue  # nobody can ask for one without making it
             try:
-                channel = await connection.channel()
-                await declare(channel, part, passive=True)
-                await declare(channel, part)  # it exists: this compares
+                with contextlib.closing(await connection.channel()) as channel:
+                    await declare(channel, part, passive=True)
+                    await declare(channel, part)  # it exists: this compares
             except Ended as error:
                 if error.ending.code == NOT_FOUND:
                     missing.append(f"{type(part).__name__.lower()} {part.name}")
                 elif error.ending.code != REFUSED:  # who may not declare cannot compare
                     raise refusal_of(self.settings, error, _needed(part)) from error
-            else:
-                await channel.close()
         if missing:
             what = f"RabbitMQ at {self.settings.place} lacks {', '.join(missing)}"
             raise BrokerRefused(what, "declare it: tidings topology export prints the commands; or topology=declare")
