@@ -13,19 +13,16 @@ from tidings.errors import BadUrl
 SCHEMES = ("sqlite", "postgresql", "kafka", "amqp", "amqps", "sqs")
 """Schemes tidings knows by itself; adapters of others may add more."""
 
+_AMQP = ("topology", "prefix", "shards", "prefetch", "heartbeat")
 _OPTIONS: Mapping[str, Collection[str]] = {  # the others check their own
     "sqlite": (),
     "kafka": (
         *("servers", "prefix", "topology", "partitions", "replication", "protocol", "session"),
         *("tls", "ca", "cert", "certkey", "mechanism", "region"),
     ),
-    "sqs": ("endpoint", "fifo", "poll", "prefix", "topology", "visibility"),
-_AMQP = ("topology", "prefix", "shards", "prefetch", "heartbeat")
-_OPTIONS: Mapping[str, Collection[str]] = {  # the others check their own
-    "sqlite": (),
     "amqp": _AMQP,
     "amqps": (*_AMQP, "auth_mechanism", "cacertfile", "certfile", "keyfile"),
-    "sqs": ("endpoint", "fifo"),
+    "sqs": ("endpoint", "fifo", "poll", "prefix", "topology", "visibility"),
 }
 _EXAMPLES = {
     "sqlite": "sqlite:shop.db",

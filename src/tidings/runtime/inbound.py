@@ -19,7 +19,7 @@ from tidings.core.cloudevent import from_headers, from_json
 from tidings.core.envelope import Envelope
 from tidings.core.operations import Append, Held, Settle
 from tidings.core.ports import Broker, Store
-from tidings.errors import BrokerError, IdConflict, TidingsError, Unreadable
+from tidings.errors import BrokerError, BrokerUnavailable, IdConflict, TidingsError, Unreadable
 from tidings.runtime.clock import Clock
 from tidings.runtime.quarantine import unreadable
 
@@ -40,6 +40,7 @@ class Inbound:
 
     Attributes:
         busy: True while something that was fetched is not settled.
+        subscribed: Set once messages for this app are kept.
     """
 
     def __init__(self, app: str, store: Store, broker: Broker, topics: Sequence[str], clock: Clock) -> None:
@@ -51,6 +52,7 @@ class Inbound:
         self._clock = clock
         self._pause = SHORTEST
         self.busy = False
+        self.subscribed = asyncio.Event()
 
     async def run(self) -> None:
         """Subscribe, and take in what arrives until cancelled; trouble that passes is waited out.
@@ -61,6 +63,7 @@ class Inbound:
         while True:
             try:
                 await self._broker.subscribe(self._topics)
+                self.subscribed.set()
                 while True:
                     arrivals = await self._broker.fetch(BATCH, WAIT)
                     if arrivals:
@@ -137,4 +140,7 @@ class Inbound:
 
     async def idle(self) -> bool:
         """True when nothing waits at the broker for this app, or is on its way from there into the log."""
-        return not self.busy and await self._broker.waiting() == 0
+        try:
+            return self.subscribed.is_set() and not self.busy and await self._broker.waiting() == 0
+        except BrokerUnavailable:
+            return False

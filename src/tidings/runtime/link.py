@@ -23,6 +23,7 @@ class Link:
 
     Attributes:
         subscriptions: What the worker is to run for it, beside those of the app.
+        inbound: Takes in what arrives.
         wanted: Asks for current states.
     """
 
@@ -34,7 +35,7 @@ class Link:
         self._app = app
         self._broker = broker
         self._opened = asyncio.Event()
-        self._inbound = Inbound(app, store, broker, [*sorted(topics), TOPIC, f"{TOPIC}.{app}"], clock)
+        self.inbound = Inbound(app, store, broker, [*sorted(topics), TOPIC, f"{TOPIC}.{app}"], clock)
         self._outbound = Outbound(app, broker, self._opened, clock)
         self.wanted = Wanted(app, store, self._outbound.carry, clock)
         self.subscriptions = (self._outbound.subscription, self.wanted.subscription)
@@ -57,11 +58,11 @@ class Link:
                 pause = min(LONGEST, pause * 2)
             else:
                 self._opened.set()
-        await self._inbound.run()
+        await self.inbound.run()
 
     async def idle(self) -> bool:
         """True when nothing is on its way from the broker into the log."""
-        return self._opened.is_set() and await self._inbound.idle()
+        return self._opened.is_set() and await self.inbound.idle()
 
     async def close(self) -> None:
         """Let go of the broker; what is not settled comes again."""

@@ -13,13 +13,21 @@ Make = Callable[..., App]
 """(name, *parts) -> an app with a store of its own, at the broker."""
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "kafka", "rabbitmq", "sqs-fifo"])
 def broker_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """URL of a broker, or of a corner of one that nobody else uses."""
-    if request.param == "sqlite":
-        return f"sqlite:{tmp_path}/broker.db"
-    found: str = request.getfixturevalue("newest_postgres_url")
-    return found
+    get = request.getfixturevalue
+    match request.param:
+        case "sqlite":
+            return f"sqlite:{tmp_path}/broker.db"
+        case "postgresql":
+            return str(get("newest_postgres_url"))
+        case "kafka":
+            return f"{get('kafka_url')}?prefix={get('prefix')}"
+        case "rabbitmq":
+            return str(get("rabbitmq_url"))
+        case _:
+            return f"{get('sqs_url')}&fifo=true&poll=1&prefix={get('prefix')}"
 
 
 @pytest.fixture

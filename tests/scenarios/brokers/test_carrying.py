@@ -44,9 +44,15 @@ class Ship:
 
 @asynccontextmanager
 async def at_work(*apps: App) -> AsyncIterator[None]:
-    """All of them run for the length of a block, each as a process of its own would."""
+    """All of them run for the length of a block, as processes of their own would; what is for them is kept by then."""
     running = [asyncio.create_task(app.run()) for app in apps]
     try:
+        async with asyncio.timeout(30):
+            for app, task in zip(apps, running, strict=True):
+                while not app._workers and not task.done():
+                    await asyncio.sleep(0.01)
+                for worker in app._workers:
+                    await worker.link.inbound.subscribed.wait()
         yield
     finally:
         for app in apps:

@@ -1,10 +1,22 @@
 """What is special about a broker that is the log of a store."""
 
+from pathlib import Path
+
+import pytest
+
 from tests.scenarios.brokers.conftest import Make
 from tests.scenarios.brokers.test_carrying import OrderPlaced, at_work, until
 from tidings.core.operations import Append
 from tidings.runtime.connect import make_store
 from tidings.testing.conformance.store.making import envelope
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def broker_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of a store."""
+    return (
+        f"sqlite:{tmp_path}/broker.db" if request.param == "sqlite" else request.getfixturevalue("newest_postgres_url")
+    )
 
 
 async def test_garbage_is_kept_raw_in_the_quarantine_and_the_rest_goes_on(make: Make, broker_url: str) -> None:
