@@ -40,7 +40,8 @@ servers: $(dev) ## Start Kafka, RabbitMQ, SNS/SQS and PostgreSQL, to try them: e
 servers-stop: ## Stop them, and forget what they kept
 	@$(PYTHON) -m tests.servers.background stop
 
-pins: $(dev) ## Renew constraints.txt; it holds names and versions, and no address
+# Not after an install: the pins may be what keeps it from succeeding.
+pins: ## Renew constraints.txt; it holds names and versions, and no address
 	$(PYTHON) .ci/venv.py --pins
 
 clean: servers-stop ## Remove what the other targets made

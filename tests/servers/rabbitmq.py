@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import shlex
+import shutil
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -166,5 +167,6 @@ def _unpack(folder: Path) -> None:
     fetch_with("apt-get", "-qq", *apt, "download", *ours, cwd=folder / "apt")
     for package in (folder / "apt").glob("*.deb"):
         fetch_with("dpkg-deb", "--extract", package, folder)
+    shutil.rmtree(folder / "apt")
     erl = folder / "usr/lib/erlang/bin/erl"
     erl.write_text(erl.read_text().replace("ROOTDIR=/usr/lib/erlang", f"ROOTDIR={folder}/usr/lib/erlang"))

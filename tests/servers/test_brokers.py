@@ -137,17 +137,16 @@ def client(service, url):
     return boto3.client(service, endpoint_url=endpoint, region_name=urlsplit(url).netloc)
 
 
-@pytest.mark.parametrize("emulator", ["sqs_url", "moto_url"])
-def test_what_is_published_to_sns_arrives_in_sqs(request, emulator, prefix):
-    url = request.getfixturevalue(emulator)
-    sqs, sns = client("sqs", url), client("sns", url)
-    queue = sqs.create_queue(QueueName=f"{prefix}orders")["QueueUrl"]
-    arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    topic = sns.create_topic(Name=f"{prefix}orders")["TopicArn"]
-    sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn, Attributes={"RawMessageDelivery": "true"})
-    sns.publish(TopicArn=topic, Message=json.dumps({"order": 1}))
-    (message,) = sqs.receive_message(QueueUrl=queue, WaitTimeSeconds=5)["Messages"]
-    assert json.loads(message["Body"]) == {"order": 1}
+def test_what_is_published_to_sns_arrives_in_sqs(sqs_url, moto_url, prefix):
+    for url in (sqs_url, moto_url):
+        sqs, sns = client("sqs", url), client("sns", url)
+        queue = sqs.create_queue(QueueName=f"{prefix}orders")["QueueUrl"]
+        arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+        topic = sns.create_topic(Name=f"{prefix}orders")["TopicArn"]
+        sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn, Attributes={"RawMessageDelivery": "true"})
+        sns.publish(TopicArn=topic, Message=json.dumps({"order": 1}))
+        (message,) = sqs.receive_message(QueueUrl=queue, WaitTimeSeconds=5)["Messages"]
+        assert json.loads(message["Body"]) == {"order": 1}
 
 
 def test_sqs_is_killed_and_comes_back_with_nothing_where_it_was(sqs_server, prefix):
