@@ -1,8 +1,8 @@
 """What the tests of the order run: many processes that append to one log at once, and workers that follow it.
 
-Transactions write before they append, take their time before and after it, and are rolled back now and then. Each leaves
-a row of its own, so that the database itself says what must be seen; the handler leaves one for each message, in the
-order in which they took effect.
+Transactions write before they append, take their time before and after it, and are rolled back now and then. Each
+leaves a row of its own, so that the database itself says what must be seen; the handler leaves one for each message, in
+the order in which they took effect.
 """
 
 import asyncio

@@ -81,7 +81,10 @@ class Scene:
         """Fork a process of this scene."""
 
         def run(ready: Ready) -> object:
-            logging.basicConfig(filename=self.traces / "log.txt", format="%(process)d %(levelname)s %(message)s")
+            words = "%(process)d %(levelname)s %(message)s"
+            logging.basicConfig(
+                filename=self.traces / "log.txt", format=words, force=True
+            )  # and not where the tests log
             if self.mutant is not None:
                 self.mutant()
             return main(ready)

@@ -27,6 +27,10 @@ _SERVER_DEADLINE = 25.0
 """Seconds after which the server itself ends a statement, or a wait for a lock."""
 _IDLE = 60.0
 """Seconds that a transaction may do nothing; then the server ends it, so that its locks hold nobody up."""
+_PROBES = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
+"""Seconds of silence before the other end is asked whether it is there, between questions, and how many there are."""
+_UNHEARD = 10.0
+"""Seconds after which it is not, whether it was asked or told something."""
 
 BRIEFLY = 0.00015
 """Seconds that an answer is waited for on the spot."""
@@ -152,10 +156,8 @@ class Place:
             "dbname": url.path,
             "connect_timeout": "10",
             "application_name": "tidings",
-            "keepalives_idle": 5,
-            "keepalives_interval": 2,
-            "keepalives_count": 3,
-            "tcp_user_timeout": int(DEADLINE * 1000),
+            **_PROBES,
+            "tcp_user_timeout": int(_UNHEARD * 1000),
             "options": " ".join(f"-c {name}={value}" for name, value in self._settings().items()),
             **given,
         }
@@ -166,6 +168,9 @@ class Place:
             "statement_timeout": int(_SERVER_DEADLINE * 1000),
             "lock_timeout": int(_SERVER_DEADLINE * 1000),
             "idle_in_transaction_session_timeout": int(_IDLE * 1000),
+            # The server's end looks too: a host that was cut off holds its locks no longer than that.
+            **{f"tcp_{name}": value for name, value in _PROBES.items()},
+            "tcp_user_timeout": int(_UNHEARD * 1000),
             "default_transaction_isolation": r"read\ committed",  # whoever gets the lock of the log sees what is before
             "timezone": "UTC",
             "client_min_messages": "warning",
