@@ -17,6 +17,25 @@ def scene(tmp_path):
     gc.unfreeze()
 
 
+LEASE = 1.0
+
+
+@pytest.fixture
+def make_scene(tmp_path):
+    """Makes the one scene of a test on a store anywhere."""
+    gc.freeze()
+    scenes = []
+
+    def make(url):
+        scenes.append(Scene(tmp_path, store=url, options={"lease": LEASE}))
+        return scenes[-1]
+
+    yield make
+    for scene in scenes:
+        scene.close()
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session")
 def strace():
     reason = strace_reason()

@@ -1,18 +1,24 @@
 """The processes of the fault tests: what runs in the children, and how a run is brought to its end and judged."""
 
 import asyncio
+import contextlib
 import functools
 import itertools
 import logging
 import os
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
+
 from tests.faults.workload import FileLedger, Pause, Publisher, Shop, final, judge, prepare, read_ledger
 from tidings import App
 from tidings.core.operations import Redrive
+from tidings.core.url import parse_url
+from tidings.stores.postgres.connection import Place
 from tidings.testing.evidence import Final
 from tidings.testing.faults import Child, Ready, Tracing
 from tidings.testing.history import History
@@ -198,3 +204,41 @@ class Scene:
         for tracing in self.tracings:
             tracing.end()
         self.history.close()
+
+
+def crew(scene: Scene) -> list[Child]:
+    """Two publishers who wait out trouble, and two workers."""
+    found = [start(**more) for start, more in ((scene.publisher, {"patient": True}), (scene.worker, {})) * 2]
+    for child in found:
+        assert child.wait_ready(), scene.log()
+    return found
+
+
+def dismiss(scene: Scene, children: list[Child]) -> None:
+    """Everybody still works, and stops when told to."""
+    publishers, workers = children[::2], children[1::2]
+    for child in publishers:
+        child.end()
+    for child in workers:
+        assert child.terminate() == 0, scene.log()
+    scene.heal()
+
+
+def resumed(scene: Scene, within: float = 10.0) -> float:
+    """Seconds until something new is published and something takes effect, now that a fault is over."""
+    began = time.monotonic()
+    place = Place(parse_url(scene.url))
+    reached: tuple[int, ...] | None = None
+    while True:
+        with contextlib.suppress(psycopg.Error), contextlib.closing(place.connect()) as connection:
+            while time.monotonic() < began + within:
+                now = connection.execute(
+                    "SELECT (SELECT coalesce(max(position), 0) FROM tidings_log), "
+                    "(SELECT coalesce(max(n), 0) FROM effect)"
+                ).fetchone()
+                reached = reached or now
+                if all(new > old for new, old in zip(now, reached, strict=True)):
+                    return time.monotonic() - began
+                time.sleep(0.01)
+        assert time.monotonic() < began + within, f"nothing happens {within} s after the fault:\n{scene.log()}"
+        time.sleep(0.05)

@@ -108,11 +108,13 @@ class PostgresServer(Server):
 
     def execute(self, sql: str, *, database: str = "postgres") -> list[tuple]:
         """Run a statement as superuser; its rows, if it has any."""
-        with psycopg.connect(
-            host=str(self.folder), port=self.port, user="postgres", dbname=database, autocommit=True
-        ) as connection:
+        with self.connect(database) as connection:
             cursor = connection.execute(sql)
             return cursor.fetchall() if cursor.description else []
+
+    def connect(self, database: str = "postgres") -> psycopg.Connection:
+        """A connection of the superuser's that commits every statement."""
+        return psycopg.connect(host=str(self.folder), port=self.port, user="postgres", dbname=database, autocommit=True)
 
     # ---- inside ----------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,9 @@ from tidings.stores.postgres.log import refusal_of
 
 FENCED = "TD303"
 REFUSED = ("TD301", "TD302")
+LATE = ("25P03", "25P04")
+"""The server ended a transaction that was idle or took too long, and the connection with it; also where it was asked to
+commit, for it did not hear that any more."""
 
 _NOTHING = "nothing was written"
 _DENIED = "nothing was written; let the owner grant it to this role"
@@ -27,6 +30,8 @@ def is_transient(error: BaseException) -> bool:
 
 def is_lost(error: BaseException) -> bool:
     """True where the connection is of no use any more."""
+    if getattr(error, "sqlstate", None) in LATE:
+        return True
     return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and not isinstance(
         error, (*_AGAIN, pg.QueryCanceled, pg.DiskFull)
     )
@@ -59,7 +64,7 @@ def explain(error: BaseException, place: str, op: Op | None = None, *, committin
     elif isinstance(error, pg.DiskFull):
         result = StoreFull(f"{place}: {error}", "free space on the database server; nothing was written")
     elif is_lost(error):
-        if committing:
+        if committing and code not in LATE:
             result = OutcomeUnknown(
                 f"{place}: the connection broke during a commit: {error}",
                 "sending the same id again is safe",
@@ -90,6 +95,8 @@ def _refused(error: psycopg.Error, place: str) -> TidingsError:
 _CURES = {
     ("password", "authentication"): "check user and password of the URL",
     ("startup parameter",): "connect to PostgreSQL itself: a connection pooler (PgBouncer?) cannot be used",
+    ("idle-in-transaction", "transaction timeout"): "the transaction was undone; wait for nothing else inside of it",
+    ("connection slots", "too many"): "it is tried again; raise max_connections of the server, or run fewer processes",
     ("resolve host", "translate host"): "correct the host of the URL; it is tried again",
     ("does not exist",): "create the database and the role first, or correct the URL",
     ("SSL", "certificate"): "check sslmode and sslrootcert of the URL",
