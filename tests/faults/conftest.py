@@ -1,6 +1,8 @@
 """Scenes for the fault tests, and why some of them cannot be played on a machine."""
 
 import gc
+import os
+import subprocess
 
 import pytest
 
@@ -34,6 +36,26 @@ def make_scene(tmp_path):
     for scene in scenes:
         scene.close()
     gc.unfreeze()
+
+
+@pytest.fixture
+def make_disk():
+    """Makes a small file system of a folder."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a small file system to fill")
+    made = []
+
+    def make(folder, size):
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)]
+        done = subprocess.run(mount, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            pytest.skip(f"no small file system can be mounted here: {done.stderr.strip()}")
+        made.append(folder)
+        return folder
+
+    yield make
+    for folder in made:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.fixture(scope="session")

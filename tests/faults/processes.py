@@ -206,9 +206,10 @@ class Scene:
         self.history.close()
 
 
-def crew(scene: Scene) -> list[Child]:
+def crew(scene: Scene, **publishing: object) -> list[Child]:
     """Two publishers who wait out trouble, and two workers."""
-    found = [start(**more) for start, more in ((scene.publisher, {"patient": True}), (scene.worker, {})) * 2]
+    roles = ((scene.publisher, {"patient": True, **publishing}), (scene.worker, {}))
+    found = [start(**more) for start, more in roles * 2]
     for child in found:
         assert child.wait_ready(), scene.log()
     return found

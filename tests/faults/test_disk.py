@@ -3,7 +3,6 @@
 import asyncio
 import os
 import random
-import subprocess
 import time
 
 import pytest
@@ -15,16 +14,9 @@ from tidings.testing.faults import Tracing
 
 
 @pytest.fixture
-def small_disk(tmp_path):
+def small_disk(make_disk, tmp_path):
     """A file system of 24 MiB of one's own."""
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a small file system to fill")
-    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "none", str(tmp_path)]
-    done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"no small file system can be mounted here: {done.stderr.strip()}")
-    yield tmp_path
-    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+    return make_disk(tmp_path, "24m")
 
 
 def test_a_full_disk_loses_nothing_and_work_goes_on_when_there_is_space(small_disk, tmp_path_factory):

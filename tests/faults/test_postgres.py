@@ -9,6 +9,7 @@ from tests.faults.processes import crew, dismiss, resumed
 from tests.faults.sizes import KILLS, SERVER_KILLS, ZOMBIES
 from tests.faults.test_kills import campaign
 from tests.faults.test_zombies import haunt
+from tidings.stores.postgres.connection import Place
 from tidings.testing.proxy import BLACK_HOLE, LOST_REPLIES, REFUSE, STALL
 
 PROMISES = ("G1", "G2", "G3", "G4", "G5", "G7", "G9", "G12", "G14", "G16", "G20")
@@ -43,6 +44,23 @@ def test_nothing_is_lost_doubled_or_reordered_by_kills_of_the_server(scene, dura
     report = scene.report()
     print(f"{SERVER_KILLS} kills of the server; work went on {took:.1f} s after the last one\n{report}")
     report.require(*PROMISES)
+
+
+def do_not_flush() -> None:
+    """M2: commits are acknowledged before they are on the disk."""
+    settings = Place._settings
+    Place._settings = lambda self: {**settings(self), "synchronous_commit": "off"}
+
+
+def test_commits_that_are_not_flushed_are_caught_by_kills_of_the_server(scene, durable_postgres):
+    scene.mutant = do_not_flush
+    scene.prepare()
+    children = crew(scene)
+    time.sleep(1.0)
+    durable_postgres.crash()
+    for child in children:
+        child.end()
+    assert "G1" in scene.report().broken
 
 
 @pytest.mark.timeout(300)
