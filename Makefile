@@ -6,6 +6,7 @@ bin := .venv/bin
 pins := pyproject.toml constraints.txt .ci/venv.py
 runtime := .venv/.runtime
 dev := .venv/.dev
+programs := .venv/.programs
 
 .DELETE_ON_ERROR:
 .PHONY: help run test check bench faults servers servers-stop pins clean
@@ -16,7 +17,7 @@ help: ## Say what there is
 run: $(runtime) ## Set up and run the demo: two days of real flights (ARGS="--json" and others go to it)
 	@$(bin)/tidings demo $(ARGS)
 
-test: check ## Set up and run every test
+test: check $(programs) ## Set up and run every test
 	$(bin)/pytest --ignore=tests/shape
 
 # lint-imports keeps no cache: it would not see that a module which was missing is there now.
@@ -31,7 +32,7 @@ check: $(dev) ## Lint, types, import directions and the shape of the tree
 bench: $(dev) ## Measure against bare loops and peers, in one run
 	$(bin)/python -m benchmarks $(ARGS)
 
-faults: $(dev) ## The long fault campaign: ten thousand kills
+faults: $(dev) $(programs) ## The long fault campaign: ten thousand kills
 	TIDINGS_KILLS=10000 $(bin)/pytest --timeout=0 tests/faults
 
 servers: $(dev) ## Start Kafka, RabbitMQ, SNS/SQS and PostgreSQL, to try them: eval "$(make -s servers)"
@@ -55,3 +56,7 @@ $(runtime): $(pins)
 $(dev): $(pins)
 	@$(PYTHON) .ci/venv.py --group setup --group dev
 	@touch $(runtime) $@
+
+$(programs): .ci/debian.sh $(dev)
+	@.ci/debian.sh
+	@touch $@

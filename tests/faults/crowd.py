@@ -132,7 +132,7 @@ class Crowd:
             lasts = seconds if not begun else 0.0
             begun.append(self.child(functools.partial(self._start, me=self.serial, seconds=seconds, lasts=lasts)))
         assert all(child.wait_ready() for child in begun)
-        assert [child.wait(60) for child in begun] == [0] * writers, "an error reached a writer (see above)"
+        assert [child.wait(seconds + 60) for child in begun] == [0] * writers, "an error reached a writer (see above)"
 
     def _start(self, ready: Ready, **how: float) -> None:
         asyncio.run(self._write(ready, **how))

@@ -7,6 +7,10 @@ LONG = KILLS >= 10_000
 
 ZOMBIES = 100 if LONG else 20
 SERVER_KILLS = 100 if LONG else 8
+ROUNDS = 20 if LONG else 1
+"""Times that connections run out, or the disk fills up."""
+WRITING = 60.0 if LONG else 2.5
+"""Seconds in which a crowd writes."""
 DRAINS = 1000 if LONG else 200
 POINTS = 0 if LONG else 12
 """Exact places tried for each system call, evenly over the scenario; 0 tries them all."""

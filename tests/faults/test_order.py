@@ -8,16 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.faults.crowd import Crowd
-from tests.faults.sizes import LONG
+from tests.faults.sizes import WRITING
 from tests.servers.binaries import installations
 from tests.servers.postgres import PostgresServer, PostgresServers
 from tidings.brokers import embedded
 from tidings.core.envelope import Envelope
 from tidings.stores.postgres import PostgresStore
 from tidings.stores.postgres.steps import Steps
-
-SECONDS = 60.0 if LONG else 3.0
-"""How long they write."""
 
 
 @pytest.fixture
@@ -54,7 +51,7 @@ def test_sixteen_writers_with_long_transactions_and_rollbacks_are_all_seen_and_i
     crowd.prepare()
     with open_elsewhere(postgres_servers.shared()):
         crowd.workers()
-        crowd.write(SECONDS)
+        crowd.write(WRITING)
         found = crowd.found()
     print(f"{found.published} messages")
     assert found.published > 100

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from tests.faults.processes import Scene, crew, dismiss, resumed
+from tests.faults.sizes import ROUNDS
 from tests.faults.test_postgres import PROMISES
 from tests.faults.workload import Publisher
 from tests.servers.binaries import user
@@ -44,10 +45,12 @@ def fill(scene: Scene, disk: Path) -> Path:
     with ballast.open("r+b") as file:
         file.truncate(ballast.stat().st_size - SPARE)
 
+    number = next(scene.serial)
+
     async def main(_ready: Ready) -> None:
         shop = scene.shop()
         async with shop.app:
-            publisher = Publisher(shop, "filler", random.Random(1))
+            publisher = Publisher(shop, f"p{number}", random.Random(number))
             publisher.padding, publisher.wishes, publisher.ways = NOISE, [""], ["publish"]
             with pytest.raises(StoreFull) as told:
                 await publisher.run(1000)
@@ -81,10 +84,12 @@ def test_tables_on_a_full_disk_lose_nothing_and_work_goes_on_when_there_is_space
             scene = make_scene(url)
             scene.prepare()
             children = crew(scene)
-            ballast = fill(scene, disk)
-            time.sleep(1.0)
-            ballast.unlink()
-            judge(scene, children, resumed(scene))
+            for _ in range(ROUNDS):
+                ballast = fill(scene, disk)
+                time.sleep(1.0)
+                ballast.unlink()
+                took = resumed(scene)
+            judge(scene, children, took)
     finally:
         durable_postgres.execute("DROP TABLESPACE small")
 
