@@ -134,6 +134,7 @@ class World:
                 self.handling[number] -= 1
 
         clock = VirtualClock(chance.getrandbits(32), self.loop.time)
+        clock.unseeded = True  # no two of them begin alike
         options = {"lease": LEASE, "drain": chance.choice([0.5, 30.0]), "clock": clock}
         return Shop(store, note, self.effects.append, number, pause, options, chance.random)
 

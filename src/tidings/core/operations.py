@@ -32,11 +32,14 @@ class Append(msgspec.Struct, frozen=True, gc=False):
         envelopes: In order, all or nothing. Empty is allowed and does nothing.
         expected: Version every named stream must have before the append (one stream then), or ANY.
         due: When to append, microseconds since 1970 UTC; None means now. A later append waits as timers.
+        fresh: True when the ids were made up for this very operation, which is not repeated: nobody can have them yet,
+            so that a store need not look them up.
     """
 
     envelopes: Sequence[Envelope]
     expected: int = ANY
     due: int | None = None
+    fresh: bool = False
 
 
 class Appended(msgspec.Struct, frozen=True, gc=False):

@@ -28,14 +28,19 @@ os.register_at_fork(after_in_child=_in_forked_child)
 
 
 class Clock:
-    """Wall time, random numbers and ids."""
+    """Wall time, random numbers and ids.
+
+    Attributes:
+        unseeded: True when nobody else can give the same ids: the machine chose where the random numbers begin.
+    """
 
     def __init__(self, seed: int | None = None) -> None:
         """Use the machine's clock; `seed` makes the random numbers repeatable."""
         self._random = random.Random(seed)  # noqa: S311 - jitter and ids, no secrets
         self.draw = self._random.random
         self._bits = self._random.getrandbits
-        if seed is None:
+        self.unseeded = seed is None
+        if self.unseeded:
             _unseeded.add(self)
 
     def shuffle(self) -> None:

@@ -19,11 +19,17 @@ _Plan = tuple[MessageType, Callable[[Any], bytes], str | None, tuple[str, ...]]
 
 
 class Outgoing:
-    """Turns messages into envelopes for one app."""
+    """Turns messages into envelopes for one app.
+
+    Attributes:
+        app: Its name.
+        fresh: True when nobody can have the ids yet that it makes up.
+    """
 
     def __init__(self, app: str, clock: Clock) -> None:
         """Args: app: its name, the CloudEvents source. clock: gives ids and times."""
         self.app = app
+        self.fresh = clock.unseeded
         self._clock = clock
         self._plans: dict[type[Any], _Plan] = {}
 

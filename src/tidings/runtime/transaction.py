@@ -163,11 +163,11 @@ class OpenTransaction:
         """Append events to a stream now, behind what was published before; returns the stream's version."""
         raw = await self.begun()
         if self.earlier or self.outbox:
-            await raw.apply(Append([*self.earlier, *self.outbox]))
+            await raw.apply(Append([*self.earlier, *self.outbox], fresh=self._outgoing.fresh))
             self._sent.extend(self.earlier)
             self.earlier, self.outbox = [], []
         envelopes = [self._outgoing.envelope(event, stream=stream, key=key) for event in events]
-        appended: Appended = await raw.apply(Append(envelopes, expected))
+        appended: Appended = await raw.apply(Append(envelopes, expected, fresh=self._outgoing.fresh))
         return appended.version or 0
 
     # ---- several handlers in one transaction -----------------------------------------------------------------------
@@ -194,7 +194,8 @@ class OpenTransaction:
         if self.outbox or self.later:
             if self.raw is None:
                 self.raw = await self._begin()
-            position = (await self.raw.apply(Append(self.outbox))).position if self.outbox else 0
+            if self.outbox:
+                position = (await self.raw.apply(Append(self.outbox, fresh=self._outgoing.fresh))).position
             for append in self.later:
                 await self.raw.apply(append)
         await self.end()

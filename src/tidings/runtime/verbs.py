@@ -107,7 +107,8 @@ class Verbs:
             envelopes = self.outgoing.envelopes(messages, id=id, headers=headers)
         if not envelopes:
             return 0
-        appended: Appended = await self._write(Append(envelopes, ANY, due), verb)
+        fresh = id is None and self.outgoing.fresh
+        appended: Appended = await self._write(Append(envelopes, ANY, due, fresh), verb)
         return appended.position
 
     async def send(self, command: object, after: float | timedelta | None, at: datetime | None) -> int:
@@ -133,7 +134,8 @@ class Verbs:
 
     async def _append(self, stream: str, key: str, events: Sequence[object], expected: int, verb: str) -> Appended:
         envelope = self.outgoing.envelope
-        op = Append([envelope(event, stream=stream, key=key) for event in events], expected)
+        envelopes = [envelope(event, stream=stream, key=key) for event in events]
+        op = Append(envelopes, expected, fresh=self.outgoing.fresh)
         appended: Appended = await self._write(op, verb)
         return appended
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tidings.errors import StoreGone
+from tidings.stores.sqlite.ids import Ids
 from tidings.stores.sqlite.presence import Presence
 
 INSERT_LOG = "INSERT INTO tidings_log VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
@@ -21,28 +22,33 @@ _NEVER = 2**62
 class Changes:
     """State of a transaction under way on the write connection.
 
-    Appends of many callers become one `executemany`; so rows wait in `rows` until `flush`. Nothing but a violated
-    unique index, or a value SQLite cannot store, can make a flush fail; then the whole batch is rolled back and each
-    operation is applied again, `careful`.
+    Appends of many callers become one `executemany`; so rows wait in `rows` until `flush`. Nothing but an id that is
+    known, or a value SQLite cannot store, can make a flush fail; then the whole batch is rolled back and each operation
+    is applied again, `careful`.
 
     Attributes:
         connection: The write connection, inside a transaction.
         now: Lease clock, seconds.
         presence: Says which members live.
+        ids: Tells whether an id is known.
         careful: Look ids up before inserting them, and insert at once.
         rows: Log rows to insert.
+        given: True when the ids of some of them may be known, so that the flush has to see.
         states: (type, key) -> row of the table of current states.
         versions: Stream -> version after the rows so far.
         grew: True when waiting readers have a reason to look.
     """
 
     __slots__ = (
+        "_checked",
         "_floor",
         "_head",
         "_written",
         "careful",
         "connection",
+        "given",
         "grew",
+        "ids",
         "now",
         "presence",
         "rows",
@@ -55,17 +61,20 @@ class Changes:
         self.connection = connection
         self.now = now
         self.presence = presence
-        self.careful = False
+        self.ids = Ids()
+        self.careful = self.given = False
         self.rows: list[list[Any]] = []
         self.states: dict[tuple[str, str], tuple[Any, ...]] = {}
         self.versions: dict[str, int] = {}
         self.grew = False
         self._head: int | None = None
-        self._floor = self._written = 0
+        self._floor = self._written = self._checked = 0
 
     def forget(self) -> None:
         """Start anew: a transaction begins, or something was undone."""
         self._head = None
+        self.given = False
+        self.ids.forget()
         self.rows.clear()
         self.states.clear()
         self.versions.clear()
@@ -74,6 +83,21 @@ class Changes:
         """Remember how far the log goes now; it never ends before that again."""
         if self._head is not None and self._head > self._floor:
             self._floor = self._head
+        self.ids.committed()
+
+    @property
+    def can_append_alone(self) -> bool:
+        """True while an append may leave the table of ids as it is."""
+        return not self.ids.is_due(self._floor)
+
+    def keep_up(self) -> None:
+        """Lead the table of ids up, if the log has grown and is far ahead of it; the commit follows."""
+        if self._head is not None:
+            self.ids.keep_up(self.connection, self._head)
+
+    def follow(self) -> None:
+        """Lead the table of ids up to the last row that was flushed, before one is looked up."""
+        self.ids.follow(self.connection, self.head, self.head)
 
     def appended(self, first: int, last: int) -> None:
         """Note rows that were appended and committed by themselves.
@@ -90,7 +114,7 @@ class Changes:
         """Last position of the log, rows not yet flushed included."""
         if self._head is None:
             row = self.connection.execute("SELECT max(position) FROM tidings_log").fetchone()
-            self._head = row[0] or 0
+            self._head = self._checked = row[0] or 0
             if self._head < self._floor:
                 raise self._older(self._head)
         return self._head
@@ -109,6 +133,10 @@ class Changes:
                 self.connection.executemany(INSERT_LOG, rows)
             rows.clear()
             self.grew = True
+            if self.given:
+                self.given = False
+                self.ids.follow(self.connection, self._checked, self.head)
+                self._checked = self.head
         if self.states:
             self.connection.executemany(UPSERT_STATE, self.states.values())
             self.states.clear()

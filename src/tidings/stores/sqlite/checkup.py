@@ -23,6 +23,14 @@ BACKPORTS = {(3, 50): 7, (3, 44): 6}
 
 Query = Callable[[str], Awaitable[Sequence[tuple[Any, ...]]]]
 
+_INDEXED = "(SELECT CAST(value AS INTEGER) FROM tidings_meta WHERE name = 'indexed')"
+_WRONG_IDS = f"""
+SELECT one.position FROM tidings_log AS one LEFT JOIN tidings_id AS known USING (id, source)
+WHERE known.position <> one.position OR (known.position IS NULL AND one.position <= {_INDEXED})
+UNION SELECT max(position) FROM tidings_log WHERE position > {_INDEXED} GROUP BY id, source HAVING count(*) > 1
+LIMIT 5
+"""
+
 
 def library() -> Check:
     """The SQLite that this Python brings."""
@@ -127,7 +135,7 @@ async def inside(query: Query, file: str, *, deep: bool) -> list[Check]:
     """Whether an open store keeps to its settings and is sound; `deep` reads the whole file ("" in memory)."""
     in_memory = Check("flush", "ok", "nothing is flushed: it ends with its process")
     found = await settings(query, Path(file)) if file else [in_memory]
-    return [*found, await integrity(query)] if deep else found
+    return [*found, await integrity(query), await ids(query)] if deep else found
 
 
 async def settings(query: Query, path: Path) -> list[Check]:
@@ -163,3 +171,12 @@ async def integrity(query: Query) -> Check:
     if found == ["ok"]:
         return Check("integrity", "ok", "every page is sound")
     return Check("integrity", "fail", "; ".join(found)[:300], "stop every process and restore the file from a backup")
+
+
+async def ids(query: Query) -> Check:
+    """Whether each id is in the log once, and found there; reads the whole log."""
+    found = [str(row[0]) for row in await query(_WRONG_IDS)]
+    if not found:
+        return Check("ids", "ok", "each is in the log once")
+    cure = "two events may count as one, or one as two: stop every process and restore the file from a backup"
+    return Check("ids", "fail", f"twice in the log, or not found by its id: position {', '.join(found)}", cure)

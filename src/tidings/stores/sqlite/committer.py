@@ -92,7 +92,8 @@ class Committer:
         return None if error is not None and code_of(error.__cause__ or error) == sqlite3.SQLITE_BUSY else done
 
     def _commit_all(self, ops: Sequence[Op]) -> tuple[list[Outcome], bool]:
-        if len(ops) == 1 and not self._careful and type(op := ops[0]) is Append and (insert := log.lone_insert(op)):
+        lone = len(ops) == 1 and not self._careful and self.changes.can_append_alone
+        if lone and type(op := ops[0]) is Append and (insert := log.lone_insert(op)):
             outcome = self._append_alone(op, *insert)
             if outcome is not None:
                 return [outcome], outcome[1] is None
@@ -127,7 +128,7 @@ class Committer:
                     raise self._unknown(error) from error
                 if is_the_store_s(error):
                     raise
-                return None  # the id is known, or the stream has gone on, most likely
+                return None  # the stream has gone on, most likely
             finally:
                 self._turnstile.leave()
             if cursor.rowcount != count:
@@ -241,6 +242,7 @@ class Committer:
     def _commit(self) -> None:
         connection = self.connection
         changes = self.changes
+        changes.keep_up()
         try:
             connection.execute("COMMIT")
         except sqlite3.OperationalError as error:

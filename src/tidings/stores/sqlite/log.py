@@ -20,7 +20,10 @@ _decode = msgspec.msgpack.Decoder(Envelope).decode
 
 _VERSION = "SELECT max(version) FROM tidings_log WHERE stream = ?"
 _STATE_VERSION = "SELECT version FROM tidings_state WHERE type = ? AND key = ?"
-_STORED = "SELECT position, version, type, key, data FROM tidings_log WHERE id = ? AND source = ?"
+_STORED = (
+    "SELECT position, version, type, key, data FROM tidings_log "
+    "WHERE position = (SELECT position FROM tidings_id WHERE id = ? AND source = ?)"
+)
 _WAITING = "SELECT envelope FROM tidings_timer WHERE id = ? AND source = ?"
 
 
@@ -31,10 +34,10 @@ MOST_ALONE = 16
 def lone_insert(op: Append) -> tuple[str, list[Any]] | None:
     """The one statement, with its values, that does all of an append now; None where it takes more.
 
-    It is enough for a few events without a stream, and for those of one stream at an expected version: it inserts
+    It is enough for a few new events without a stream, and for those of one stream at an expected version: it inserts
     nothing where the stream ends before that version, and a unique index refuses it where the stream goes on.
     """
-    if op.due is not None or not 0 < len(op.envelopes) <= MOST_ALONE:
+    if not op.fresh or op.due is not None or not 0 < len(op.envelopes) <= MOST_ALONE:
         return None
     stream, version = op.envelopes[0].stream, op.expected
     if (stream is None) is not (version == ANY) or (stream is not None and stream.startswith(STATES)):
@@ -70,8 +73,9 @@ def append(changes: Changes, op: Append) -> Appended:
         return _NOTHING
     if op.due is not None:
         return _schedule(changes, op)
-    if changes.careful:
+    if changes.careful and not op.fresh:
         return _append_carefully(changes, envelopes, op.expected)
+    changes.given |= not op.fresh
     return _append(changes, envelopes, op.expected)
 
 
@@ -167,6 +171,7 @@ def _append_carefully(changes: Changes, envelopes: Sequence[Envelope], expected:
 
 def _stored(changes: Changes, envelope: Envelope) -> tuple[int, int | None] | None:
     """(position, version) of the same envelope in the log; None when its id is new."""
+    changes.follow()
     row = changes.connection.execute(_STORED, (envelope.id, envelope.source)).fetchone()
     if row is None:
         return None
@@ -236,5 +241,6 @@ def fire(changes: Changes, op: Fire) -> int | None:
 
 def _published(changes: Changes, envelope: Envelope) -> bool:
     """True when the id was published while its timer ran."""
+    changes.follow()
     found = changes.connection.execute(_STORED, (envelope.id, envelope.source)).fetchone()
     return found is not None

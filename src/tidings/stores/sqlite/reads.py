@@ -124,16 +124,21 @@ def load(readers: Readers, stream: str, after: int) -> list[tuple[str, bytes, in
     )
 
 
+_WITH_ID = (
+    "SELECT position FROM tidings_id WHERE id = ?1 UNION SELECT position FROM tidings_log WHERE id = ?1 AND position > "
+    "(SELECT CAST(value AS INTEGER) FROM tidings_meta WHERE name = 'indexed')"
+)
+
+
 def find(readers: Readers, id_: str | None, correlation: str | None) -> list[Envelope]:
     """Envelopes by id or by correlation id, the first of the conversation included."""
-    sql = "SELECT * FROM tidings_log WHERE {} ORDER BY position LIMIT ?"
+    sql = "SELECT * FROM tidings_log WHERE position IN ({}) ORDER BY position LIMIT ?2"
     if correlation is not None:
-        place = "SELECT position FROM tidings_log WHERE"
-        either = f"position IN ({place} correlation = ?1 UNION {place} id = ?1)"
+        either = f"{_WITH_ID} UNION SELECT position FROM tidings_log WHERE correlation = ?1"
         rows = readers.rows(sql.format(either), (correlation, MOST_FOUND))
         return [Envelope(*row) for row in rows if id_ is None or row[1] == id_]
     if id_ is not None:
-        return [Envelope(*row) for row in readers.rows(sql.format("id = ?"), (id_, MOST_FOUND))]
+        return [Envelope(*row) for row in readers.rows(sql.format(_WITH_ID), (id_, MOST_FOUND))]
     return []
 
 

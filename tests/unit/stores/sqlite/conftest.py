@@ -17,3 +17,12 @@ async def store(path: Path) -> AsyncIterator[SqliteStore]:
     await store.open()
     yield store
     await store.close()
+
+
+@pytest.fixture
+async def other(store: SqliteStore, path: Path) -> AsyncIterator[SqliteStore]:
+    """Another one on the same file, as another process has."""
+    other = SqliteStore(f"sqlite://{path}")
+    await other.open()
+    yield other
+    await other.close()

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from tidings.core.envelope import SLOTS, Envelope
 from tidings.core.operations import ANY, Append, Beat, Claim, Fire, Held, Redrive, Settle
 from tidings.errors import Fenced, IdConflict, TidingsError, WrongVersion
-from tidings.stores.sqlite import SqliteStore
+from tidings.stores.sqlite import SqliteStore, checkup, ids
 from tidings.testing.conformance.store.making import GROUP, NOW, envelope, held, joining
 
 KEYS = ["a", "b", "c", None]
@@ -127,10 +127,12 @@ class StoreMachine(RuleBasedStateMachine):
         for store in self.stores:
             store.open_now()
         self.turn = 0
+        self.behind, ids.MOST_BEHIND = ids.MOST_BEHIND, 4
         self.write(joining())
 
     def teardown(self) -> None:
         if hasattr(self, "stores"):
+            ids.MOST_BEHIND = self.behind
             for store in self.stores:
                 store.close_now()
             shutil.rmtree(self.folder)
@@ -144,7 +146,7 @@ class StoreMachine(RuleBasedStateMachine):
         tx = store.begin_now()
         try:
             result = now_of(tx.apply(op))
-        except TidingsError:
+        except BaseException:
             now_of(tx.rollback())
             raise
         now_of(tx.commit())
@@ -170,6 +172,27 @@ class StoreMachine(RuleBasedStateMachine):
             self.model.log = before
             with pytest.raises((result, IdConflict) if result is WrongVersion else result):
                 self.write(op)
+
+    @rule(count=st.integers(1, 3), stream=st.sampled_from([*STREAMS, None]))
+    def publish(self, count: int, stream: str | None) -> None:
+        kind = "Customer" if stream and stream.startswith("state:") else "OrderPlaced"
+        made = [envelope("a", stream=stream, type=kind) for _ in range(count)]
+        result = self.model.append(Append(made))
+        assert list(self.write(Append(made, fresh=True)).positions) == result
+
+    @rule(at=st.integers(0, 99), other=st.booleans(), data=st.sampled_from([None, None, b"3"]))
+    def send_again(self, at: int, *, other: bool, data: bytes | None) -> None:
+        """What is in the log comes back, from whoever read it there: alone, or behind something else."""
+        if not self.model.log:
+            return
+        known = self.model.log[at % len(self.model.log)]
+        again = msgspec.structs.replace(known, position=0, version=None, data=data or known.data)
+        sent = [envelope("a", stream=known.stream, type=known.type), again] if other else [again]
+        if data is not None:
+            with pytest.raises(IdConflict):
+                self.write(Append(sent))
+            return
+        assert list(self.write(Append(sent)).positions) == self.model.append(Append(sent))
 
     @rule(id_=st.sampled_from(IDS), due=st.integers(NOW, NOW + 20))
     def schedule(self, id_: str, due: int) -> None:
@@ -332,6 +355,14 @@ class StoreMachine(RuleBasedStateMachine):
         states = {one.key: (one.version, one.position) for one in now_of(self.store.states("Customer"))}
         last = [one for one in self.model.log if one.stream == "state:Customer:a"][-1:]
         assert states == {one.key: (one.version, one.position) for one in last}
+
+    @invariant()
+    def each_id_is_found_where_it_is(self) -> None:
+        if not hasattr(self, "stores"):
+            return
+        for known in self.model.log[-6:]:
+            assert [one.position for one in now_of(self.store.find(id=known.id))] == [known.position]
+        assert now_of(checkup.ids(self.store.query)).verdict == "ok"
 
     @invariant()
     def what_is_due_is_as_it_should_be(self) -> None:

@@ -21,9 +21,16 @@ CREATE TABLE tidings_log (
     data        BLOB NOT NULL
 ) STRICT;
 
-CREATE UNIQUE INDEX tidings_log_id ON tidings_log (id, source);
 CREATE UNIQUE INDEX tidings_log_stream ON tidings_log (stream, version) WHERE stream IS NOT NULL;
 CREATE INDEX tidings_log_correlation ON tidings_log (correlation) WHERE correlation IS NOT NULL;
+
+-- Where each id is in the log. It follows the log: rows beyond 'indexed' in tidings_meta may not be in it yet.
+CREATE TABLE tidings_id (
+    id       TEXT NOT NULL,
+    source   TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    PRIMARY KEY (id, source)
+) STRICT, WITHOUT ROWID;
 
 -- The newest state of each key, so that a new replica starts without reading the log.
 CREATE TABLE tidings_state (
@@ -131,6 +138,6 @@ CREATE TABLE tidings_meta (
     value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
-INSERT INTO tidings_meta VALUES ('store', lower(hex(randomblob(16))));
+INSERT INTO tidings_meta VALUES ('store', lower(hex(randomblob(16)))), ('indexed', '0');
 
 PRAGMA application_id = 0x74696469;    -- "tidi", so that `file shop.db` and we ourselves know it
