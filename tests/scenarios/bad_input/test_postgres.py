@@ -23,7 +23,7 @@ from tidings import App, Transaction
 from tidings.core.url import parse_url
 from tidings.stores.postgres import PostgresStore
 from tidings.stores.postgres.connection import Place, check_server
-from tidings.stores.postgres.wire import Wire, drive
+from tidings.stores.postgres.wire import drive_now
 
 
 @pytest.fixture
@@ -148,9 +148,9 @@ def test_a_pooler_and_an_old_server_are_refused(url: str) -> None:
     with place.connect() as connection:
         info = connection.info
         with refusal("TID-501", "connection pooler (PgBouncer?)", "connect to PostgreSQL itself"):
-            drive(check_server(place, info.server_version, info.backend_pid + 1), Wire(connection))
+            drive_now(check_server(place, info.server_version, info.backend_pid + 1), connection)
         with refusal("TID-501", "is PostgreSQL 12", "tidings needs 13 or newer"):
-            drive(check_server(place, 120_011, info.backend_pid), Wire(connection))
+            drive_now(check_server(place, 120_011, info.backend_pid), connection)
 
 
 PGBOUNCER = """

@@ -60,6 +60,8 @@ def together(ops: Sequence[Op]) -> Steps[list[Any]]:
         The result of each; an append that was refused has its error there, and the others are kept. What a settlement
         is refused for is raised, and nothing is kept.
     """
+    if len(ops) == 1 and type(ops[0]) is Append and log.is_plain(ops[0]):
+        return [(yield from log.append_plain(ops[0]))]
     settling: list[Statement] = []
     appends: list[Append] = []
     strict = False

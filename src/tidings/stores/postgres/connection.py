@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import select
 import time
@@ -11,10 +12,12 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import AsyncConnection, AsyncRawCursor, Connection, RawCursor
 from psycopg.abc import PQGen
+from psycopg.pq import TransactionStatus
 from psycopg.waiting import Ready, Wait
 
 from tidings.core.url import Url
 from tidings.errors import BadUrl, StoreUnavailable
+from tidings.stores.postgres.prepared import Prepared
 from tidings.stores.postgres.steps import Steps, rows
 from tidings.stores.postgres.terse import shorten
 
@@ -38,6 +41,8 @@ _SELECTABLE = 1024
 """Descriptors below this can be waited for so briefly: `poll` counts in milliseconds."""
 MISSES, REST = 3, 100
 """After so many answers in a row that took longer, so many are not waited for on the spot."""
+CANCELLING = 5.0
+"""Seconds that the server may take to end a statement whose caller was cancelled."""
 TURN = 0.005
 """Seconds after which others of the event loop have their turn, however quick the answers are."""
 
@@ -52,9 +57,20 @@ _VALUES = {
 
 
 class TimelyConnection(Connection[tuple[Any, ...]]):
-    """A connection on which no round trip outlasts its deadline, in seconds."""
+    """A connection on which no round trip outlasts its deadline, in seconds.
+
+    Attributes:
+        prepared: The statements that are prepared on it.
+        patience: As for an event loop; here everything is waited for on the spot.
+    """
 
     deadline = DEADLINE
+    patience = DEADLINE
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        """As psycopg."""
+        super().__init__(*arguments, **more)
+        self.prepared = Prepared()
 
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
         """As psycopg, with a deadline."""
@@ -66,34 +82,54 @@ class TimelyAsyncConnection(AsyncConnection[tuple[Any, ...]]):
 
     A server nearby answers within a tenth of a millisecond, and going through the event loop takes about as long. So an
     answer is waited for on the spot for a moment, as if the statement ran here; not where it mostly takes longer.
+
+    Attributes:
+        prepared: The statements that are prepared on it.
+        patience: Seconds that an answer is waited for on the spot.
     """
 
-    _misses = 0  # in a row
-    _rest = 0  # waits left in which nothing is waited for on the spot
-    _yielded = 0.0  # when others of the event loop last had their turn
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        """As psycopg."""
+        super().__init__(*arguments, **more)
+        self.prepared = Prepared()
+        self.patience = BRIEFLY
+        self._misses = 0  # in a row
+        self._rest = 0  # waits left in which nothing is waited for on the spot
+        self._yielded = 0.0  # when others of the event loop last had their turn
 
-    async def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
+    async def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:  # noqa: ARG002
         """As psycopg, with a deadline."""
-        if self._rest:
-            self._rest -= 1
-        else:
-            try:
-                gen = _go_on(gen, _wait_briefly(gen, self.pgconn.socket))
-            except StopIteration as stop:
-                found: T = stop.value
-                self._misses = 0
-                if time.monotonic() - self._yielded > TURN:
-                    await asyncio.sleep(0)
-                    self._yielded = time.monotonic()
-                return found
-            self._misses += 1
-            if self._misses == MISSES:
-                self._misses, self._rest = 0, REST
+        descriptor = self.pgconn.socket
+        try:
+            if self._rest:
+                self._rest -= 1
+                state = _wait_briefly(gen, descriptor, 0.0)
+            else:
+                state = _wait_briefly(gen, descriptor, self.patience)
+                if self.patience:
+                    self._misses += 1
+                if self._misses == MISSES:
+                    self._misses, self._rest = 0, REST
+        except StopIteration as stop:
+            found: T = stop.value
+            self._misses = 0
+            if time.monotonic() - self._yielded > TURN:
+                await asyncio.sleep(0)
+                self._yielded = time.monotonic()
+            return found
         self._yielded = time.monotonic()
-        return await super().wait(gen, interval, timeout or DEADLINE)
+        try:
+            return await wait_in_loop(gen, state, descriptor, timeout or DEADLINE)
+        except asyncio.CancelledError:
+            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                with contextlib.suppress(Exception):
+                    await self.cancel_safe(timeout=CANCELLING)
+                with contextlib.suppress(psycopg.errors.QueryCanceled):
+                    await wait_in_loop(gen, Wait.R, descriptor, CANCELLING)
+            raise
 
 
-def _wait_briefly(gen: PQGen[Any], descriptor: int) -> Wait:
+def _wait_briefly(gen: PQGen[Any], descriptor: int, patience: float) -> Wait:
     """Go on with a generator of psycopg's while the server answers at once; returns what it waits for then.
 
     Raises:
@@ -102,22 +138,48 @@ def _wait_briefly(gen: PQGen[Any], descriptor: int) -> Wait:
     state = next(gen)
     while descriptor < _SELECTABLE:
         asked = [descriptor] if state & Wait.R else [], [descriptor] if state & Wait.W else []
-        readable, writable, _ = select.select(*asked, [], BRIEFLY)
+        readable, writable, _ = select.select(*asked, [], patience)
         if not (readable or writable):
             break
         state = gen.send((Ready.R if readable else 0) | (Ready.W if writable else 0))
     return state
 
 
-def _go_on(gen: PQGen[T], state: Wait) -> PQGen[T]:
-    """What is left of a generator that waits for something."""
-    while True:
-        ready = yield state
-        try:
-            state = gen.send(ready)
-        except StopIteration as stop:
-            found: T = stop.value
-            return found
+async def wait_in_loop(gen: PQGen[T], state: Wait, descriptor: int, timeout: float) -> T:
+    """Go on with a generator of psycopg's to its end, while others of the event loop have their turn.
+
+    Raises:
+        psycopg.OperationalError: It took longer than `timeout` seconds.
+    """
+    loop = asyncio.get_running_loop()
+    until = loop.time() + timeout
+    try:
+        while True:
+            ready: asyncio.Future[Ready] = loop.create_future()
+            timer = loop.call_at(until, _settle, ready, Ready.NONE)
+            if state & Wait.R:
+                loop.add_reader(descriptor, _settle, ready, Ready.R)
+            if state & Wait.W:
+                loop.add_writer(descriptor, _settle, ready, Ready.W)
+            try:
+                found = await ready
+            finally:
+                timer.cancel()
+                if state & Wait.R:
+                    loop.remove_reader(descriptor)
+                if state & Wait.W:
+                    loop.remove_writer(descriptor)
+            if found == Ready.NONE:
+                raise psycopg.OperationalError(f"no answer within {timeout:.0f} s")
+            state = gen.send(found)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+
+
+def _settle(future: asyncio.Future[Ready], ready: Ready) -> None:
+    if not future.done():
+        future.set_result(ready)
 
 
 class Place:
@@ -180,7 +242,7 @@ class Place:
         """A connection for callers that may block; transactions are begun and ended by explicit statements."""
         try:
             return TimelyConnection.connect(
-                **self.arguments, autocommit=True, prepare_threshold=0, cursor_factory=RawCursor
+                **self.arguments, autocommit=True, prepare_threshold=None, cursor_factory=RawCursor
             )
         except psycopg.Error as error:
             shorten(error)
@@ -190,7 +252,7 @@ class Place:
         """A connection for the running event loop."""
         try:
             return await TimelyAsyncConnection.connect(
-                **self.arguments, autocommit=True, prepare_threshold=0, cursor_factory=AsyncRawCursor
+                **self.arguments, autocommit=True, prepare_threshold=None, cursor_factory=AsyncRawCursor
             )
         except psycopg.Error as error:
             shorten(error)

@@ -118,25 +118,6 @@ class Pool:
             self.drop(self._idle.pop())
 
 
-class Pools:
-    """The connections of one event loop: transactions, which may last, keep nobody from reading.
-
-    Attributes:
-        reading: For what is read outside of transactions.
-        transactions: For transactions of handlers and callers.
-    """
-
-    def __init__(self, place: Place) -> None:
-        """Args: place: where they lead; nothing is connected yet."""
-        self.reading = Pool(place, READING)
-        self.transactions = Pool(place, MOST)
-
-    def close(self) -> None:
-        """Close those at rest; those in use close when they are given back."""
-        self.reading.close()
-        self.transactions.close()
-
-
 class BlockingPool:
     """The connections that threads use."""
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from psycopg import Connection
-
 from tidings.core.migration import Migration, Schema
 from tidings.stores import migrate
 from tidings.stores.postgres.connection import Place, TimelyConnection, check_server
 from tidings.stores.postgres.steps import Statement, Steps, rows, value
-from tidings.stores.postgres.wire import Wire, drive
+from tidings.stores.postgres.wire import drive_now
 
 _NOTE = "UPDATE tidings_meta SET value = '{}' WHERE name = 'schema';"
 _FOUND = (
@@ -22,26 +18,25 @@ _FOR_HOURS = 86_400.0
 """Seconds that a statement of a migration may take: it rewrites what may be large."""
 
 
-def prepare(connection: Connection[Any], place: Place) -> None:
+def prepare(connection: TimelyConnection, place: Place) -> None:
     """Check the server, and make the store where there is none.
 
     Raises:
         StoreUnavailable: The server cannot keep what a store promises.
         WrongStore: There is a store of another version.
     """
-    wire = Wire(connection)
-    drive(check_server(place, connection.info.server_version, connection.info.backend_pid), wire)
-    schema = drive(look(place), wire)
+    drive_now(check_server(place, connection.info.server_version, connection.info.backend_pid), connection)
+    schema = drive_now(look(place), connection)
     if schema.version == 0:
-        drive(take(place, schema.pending[0]), wire)
-        schema = drive(look(place), wire)  # somebody else may have been quicker, and of another version
+        drive_now(take(place, schema.pending[0]), connection)
+        schema = drive_now(look(place), connection)  # somebody else may have been quicker, and of another version
     migrate.check(schema, place.safe)
 
 
 def migrate_now(connection: TimelyConnection, place: Place, step: Migration) -> None:
     """Take one step, however long it takes."""
     connection.deadline = _FOR_HOURS
-    drive(take(place, step), Wire(connection))
+    drive_now(take(place, step), connection)
 
 
 def look(place: Place) -> Steps[Schema]:

@@ -10,7 +10,6 @@ import time
 import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
 
 import psycopg
 
@@ -23,18 +22,16 @@ from tidings.core.outbox import OutboxTable
 from tidings.core.url import parse_url
 from tidings.errors import NotOpen, TidingsError
 from tidings.stores.postgres import checkup, reads
-from tidings.stores.postgres.committer import Committer
 from tidings.stores.postgres.connection import Place, TimelyConnection
 from tidings.stores.postgres.failures import explain
-from tidings.stores.postgres.head import Head
+from tidings.stores.postgres.in_loop import InLoop
+from tidings.stores.postgres.in_threads import InThreads
 from tidings.stores.postgres.placeholders import numbered
-from tidings.stores.postgres.pool import MOST, READING, BlockingPool, Pools
 from tidings.stores.postgres.schema import look, migrate_now, prepare
 from tidings.stores.postgres.steps import Steps, rows
 from tidings.stores.postgres.transaction import PostgresTransaction
 from tidings.stores.postgres.waking import Waker
-from tidings.stores.postgres.wire import AsyncWire, Wire, drive, drive_async
-from tidings.stores.postgres.writer import Writer
+from tidings.stores.postgres.wire import drive_now
 from tidings.stores.waiting import Rooms
 
 T = TypeVar("T")
@@ -76,12 +73,9 @@ class PostgresStore:
             durable="power",
             max_bytes=MAX_BYTES,
         )
-        self._pools: dict[asyncio.AbstractEventLoop, Pools] = {}
-        self._blocking = BlockingPool(self._place, MOST)
-        self._blocking_reads = BlockingPool(self._place, READING)
-        self._heads: WeakKeyDictionary[Pools, Head] = WeakKeyDictionary()
+        self._loops: dict[asyncio.AbstractEventLoop, InLoop] = {}
+        self._threads: InThreads | None = None  # while it is open
         self._committed = 0  # position up to which this process has seen the log end
-        self._writer: Writer | None = None
         self._waker: Waker | None = None
         self._rooms = Rooms(None, None)
         self._refusal = "not open"
@@ -104,16 +98,14 @@ class PostgresStore:
     def open_now(self) -> None:
         """The same from a thread that may block."""
         with self._opening:
-            if self._writer is not None:
+            if self._threads is not None:
                 return
             with self._briefly() as connection:
                 prepare(connection, self._place)
-            self._blocking = BlockingPool(self._place, MOST)
-            self._blocking_reads = BlockingPool(self._place, READING)
             self._committed = 0  # a backup may have been put back meanwhile
             self._rooms = Rooms(None, None)
             self._waker = Waker(self._place, self._rooms.wake)
-            self._writer = Writer(Committer(self._place), self._grew)
+            self._threads = InThreads(self._place, self._grew)
             _stores.add(self)
 
     @contextlib.contextmanager
@@ -131,42 +123,51 @@ class PostgresStore:
     async def close(self) -> None:
         """Finish waiting writes and close. Safe to call twice."""
         self._rooms.close()
-        pools = self._pools.pop(asyncio.get_running_loop(), None)
-        if pools is not None:
-            pools.close()
+        here = self._loops.pop(asyncio.get_running_loop(), None)
+        if here is not None:
+            await here.close()
         await asyncio.get_running_loop().run_in_executor(None, self.close_now)
 
     def close_now(self) -> None:
         """The same from a thread that may block."""
         with self._opening:
-            writer, waker = self._writer, self._waker
-            if writer is None or waker is None:
+            threads, waker = self._threads, self._waker
+            if threads is None or waker is None:
                 return
-            self._writer = self._waker = None
+            self._threads = self._waker = None
             self._refusal = "closed"
         _stores.discard(self)
-        writer.close()
+        threads.close()
         waker.close()
         self._rooms.close()
-        for pools in self._pools.values():
-            pools.close()
-        self._pools.clear()
-        self._blocking.close()
-        self._blocking_reads.close()
+        for each in self._loops.values():
+            each.close_soon()
+        self._loops.clear()
 
     def _forked(self) -> None:
         """In a forked child: use nothing; the connections are the parent's."""
-        self._writer = self._waker = None
+        self._threads = self._waker = None
         self._refusal = "not open in a forked child"
-        self._pools = {}
+        self._loops = {}
         self._rooms = Rooms(None, None)
 
-    def _is_open(self) -> Writer:
-        if self._writer is None:
+    def _opened(self) -> InThreads:
+        if self._threads is None:
             raise NotOpen(
                 f"the store {self._place.safe} is {self._refusal}", "open it in this process: `async with app:`"
             )
-        return self._writer
+        return self._threads
+
+    def _here(self) -> InLoop:
+        """What the running loop has."""
+        self._opened()
+        loop = asyncio.get_running_loop()
+        here = self._loops.get(loop)
+        if here is None:
+            for other in [other for other in self._loops if other.is_closed()]:
+                self._loops.pop(other).close_soon()
+            here = self._loops[loop] = InLoop(self._place, self._grew, lambda: self._committed)
+        return here
 
     def _grew(self, position: int) -> None:
         """Somebody here committed what readers should look at; the log goes to this position at least."""
@@ -179,51 +180,25 @@ class PostgresStore:
 
     async def write(self, op: Op) -> Any:
         """Apply one operation durably; all that wait share one commit."""
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._is_open().submit(op, future)
-        return await future
+        return await self._here().write(op)
 
     def write_now(self, op: Op) -> Any:
         """The same from a thread that may block."""
-        return self._is_open().write_now(op)
+        return self._opened().write(op)
 
     async def begin(self) -> PostgresTransaction:
         """Start a transaction of one's own, beside those of others."""
-        self._is_open()
-        pool = self._here().transactions
-        try:
-            connection = await pool.take()
-        except (psycopg.Error, TidingsError) as error:
-            raise explain(error, self._place.safe) from error.__cause__
-        wire = AsyncWire(connection)
-        return PostgresTransaction(
-            connection,
-            lambda steps: drive_async(steps, wire),
-            lambda: pool.give(connection),
-            self._grew,
-            self._place.safe,
-        )
+        return await self._here().begin()
 
     def begin_now(self) -> PostgresTransaction:
         """The same from a thread that may block; the transaction's awaitables then never suspend."""
-        self._is_open()
-        pool = self._blocking
-        try:
-            connection = pool.take()
-        except (psycopg.Error, TidingsError) as error:
-            raise explain(error, self._place.safe) from error.__cause__
-        wire = Wire(connection)
-
-        async def run(steps: Steps[T]) -> T:
-            return drive(steps, wire)
-
-        return PostgresTransaction(connection, run, lambda: pool.give(connection), self._grew, self._place.safe)
+        return self._opened().begin()
 
     # ---- waiting -----------------------------------------------------------------------------------------------------
 
     async def grown(self, position: int, timeout: float) -> None:
         """Return when the log may have grown beyond `position`, or held deliveries changed, or after `timeout` s."""
-        self._is_open()
+        self._opened()
         room = self._rooms.here()
         room.attend()
         until = time.monotonic() + timeout
@@ -235,43 +210,16 @@ class PostgresStore:
 
     def poke(self) -> None:
         """Make every `grown` of this process return now."""
-        self._is_open()
+        self._opened()
         self._rooms.wake()
 
     # ---- reading -----------------------------------------------------------------------------------------------------
 
-    def _here(self) -> Pools:
-        """The connections of the running loop."""
-        loop = asyncio.get_running_loop()
-        pools = self._pools.get(loop)
-        if pools is None:
-            for other in [other for other in self._pools if other.is_closed()]:
-                self._pools.pop(other).close()
-            pools = self._pools[loop] = Pools(self._place)
-            self._heads[pools] = Head(lambda: self._read(reads.head()), lambda: self._committed)
-        return pools
-
     async def _read(self, steps: Steps[T]) -> T:
         """Run steps that only read, where the caller is: on its event loop, or blocking its thread."""
-        self._is_open()
-        try:
-            if not _in_loop():
-                return self._read_now(steps)
-            pool = self._here().reading
-            connection = await pool.take()
-            try:
-                return await drive_async(steps, AsyncWire(connection))
-            finally:
-                pool.give(connection)
-        except (psycopg.Error, TidingsError) as error:
-            raise explain(error, self._place.safe) from error.__cause__
-
-    def _read_now(self, steps: Steps[T]) -> T:
-        connection = self._blocking_reads.take()
-        try:
-            return drive(steps, Wire(connection))
-        finally:
-            self._blocking_reads.give(connection)
+        if _in_loop():
+            return await self._here().read(steps)
+        return self._opened().read(steps)
 
     async def query(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Read with SQL, outside any transaction, from what is committed."""
@@ -279,10 +227,9 @@ class PostgresStore:
 
     async def head(self) -> int:
         """The last position of the log, 0 when it is empty."""
-        self._is_open()
-        if not _in_loop():
-            return await self._read(reads.head())
-        return await self._heads[self._here()].get()
+        if _in_loop():
+            return await self._here().head.get()
+        return self._opened().read(reads.head())
 
     async def read(
         self,
@@ -366,7 +313,7 @@ class PostgresStore:
     def schema(self) -> Schema:
         """How its schema stands. It need not be open; blocks."""
         with self._briefly() as connection:
-            return drive(look(self._place), Wire(connection))
+            return drive_now(look(self._place), connection)
 
     def migrate(self, step: Migration) -> None:
         """Take a pending step in one transaction. It need not be open; blocks."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection, Connection
@@ -15,16 +15,20 @@ from tidings.stores.postgres.apply import APPLY, BEGIN, COMMIT
 from tidings.stores.postgres.failures import explain, is_lost
 from tidings.stores.postgres.placeholders import numbered
 from tidings.stores.postgres.reads import LOAD
-from tidings.stores.postgres.steps import Result, Statement, Steps
+from tidings.stores.postgres.steps import Result, Statement
+from tidings.stores.postgres.wire import AsyncWire, BlockingWire, drive
 from tidings.stores.words import first_word
 
-T = TypeVar("T")
-
 _OURS = frozenset(("ABORT", "BEGIN", "COMMIT", "END", "PREPARE", "RELEASE", "ROLLBACK", "SAVEPOINT", "START"))
-_SAVE, _KEEP = "SAVEPOINT tidings_delivery", "RELEASE SAVEPOINT tidings_delivery"
-_SAVE_OP, _KEEP_OP = "SAVEPOINT tidings_op", "RELEASE SAVEPOINT tidings_op"
+_SAVE: Statement = ("SAVEPOINT tidings_delivery", ())
+_KEEP: Statement = ("RELEASE SAVEPOINT tidings_delivery", ())
 _UNDO: Statement = ("ROLLBACK TO SAVEPOINT tidings_delivery", ())
+_SAVE_OP: Statement = ("SAVEPOINT tidings_op", ())
+_KEEP_OP: Statement = ("RELEASE SAVEPOINT tidings_op", ())
 _UNDO_OP: Statement = ("ROLLBACK TO SAVEPOINT tidings_op", ())
+_ROLLBACK: Statement = ("ROLLBACK", ())
+_UNTOUCHED = frozenset((TransactionStatus.IDLE, TransactionStatus.INTRANS))
+"""Where something fails and the transaction does not, nothing was sent: a value could not be."""
 
 
 class PostgresRows:
@@ -51,25 +55,20 @@ class PostgresRows:
 class PostgresTransaction:
     """Borrows a connection until it ends.
 
-    What begins the transaction, and what marks and keeps savepoints, goes out in one go just before the next statement;
-    where there is none, it costs nothing.
+    What begins the transaction, and what marks and keeps savepoints, goes out in one go with the next statement; where
+    there is none, it costs nothing.
     """
 
     def __init__(
-        self,
-        connection: Connection[Any] | AsyncConnection[Any],
-        drive: Callable[[Steps[Any]], Awaitable[Any]],
-        give: Callable[[], None],
-        grew: Callable[[int], None],
-        place: str,
+        self, wire: AsyncWire | BlockingWire, give: Callable[[], None], grew: Callable[[int], None], place: str
     ) -> None:
-        """Args: drive: runs steps on the connection. give: takes it back. grew: called after a commit of operations."""
-        self._connection = connection
-        self._drive = drive
+        """Args: wire: the connection. give: takes it back. grew: called after a commit of operations."""
+        self._wire = wire
+        self._connection = wire.connection
         self._give = give
         self._grew = grew
         self._place = place
-        self._pending = [BEGIN[0]]
+        self._pending = [BEGIN]
         self.waiting = False
         self._open = True
         self._begun = False
@@ -85,7 +84,7 @@ class PostgresTransaction:
         self._check(sql)
         text = numbered(sql)
         if rows:
-            await self._run(_all([(text, row) for row in rows]))
+            await self._run([(text, row) for row in rows])
 
     async def load(self, stream: str, after: int = 0) -> Sequence[tuple[str, bytes, int]]:
         """(type, data, version) of a stream's events, as this transaction sees them."""
@@ -97,7 +96,7 @@ class PostgresTransaction:
         self._check("")
         self._pending.append(_SAVE_OP)
         try:
-            result = await self._run(APPLY[type(op)](op))
+            result = await drive(APPLY[type(op)](op), self)
         except (psycopg.Error, TidingsError) as error:
             if self._pending and self._pending[-1] == _SAVE_OP:  # refused before anything was sent
                 self._pending.pop()
@@ -115,7 +114,7 @@ class PostgresTransaction:
         """The connection, once what is pending was sent."""
         self._check("")
         if self._pending:
-            await self._run(_all([]))
+            await self._run([])
         return self._connection
 
     async def savepoint(self) -> None:
@@ -139,8 +138,8 @@ class PostgresTransaction:
         else:
             await self._go_back(_UNDO, _KEEP)
 
-    async def _go_back(self, undo: Statement, keep: str) -> None:
-        """Undo at once, and by itself: the driver forgets its prepared statements then, which it must not do midway."""
+    async def _go_back(self, undo: Statement, keep: Statement) -> None:
+        """Undo at once: what failed leaves its transaction unusable."""
         if not self._connection.closed:
             self._pending = []
             await self._send(undo)
@@ -158,8 +157,7 @@ class PostgresTransaction:
             self._end()
             return
         try:
-            self._pending.append(COMMIT[0])
-            [result] = await self._run(_all([]))
+            result = await self._send(COMMIT)
         except BaseException as error:
             self._abandon()
             if isinstance(error, Exception):
@@ -181,7 +179,7 @@ class PostgresTransaction:
         if self._begun and self._connection.pgconn.transaction_status != TransactionStatus.IDLE:
             self._pending = []
             try:
-                await self._send(("ROLLBACK", ()))
+                await self._send(_ROLLBACK)
             except BaseException as error:
                 self._abandon()
                 if not isinstance(error, Exception):
@@ -204,41 +202,33 @@ class PostgresTransaction:
 
     # ---- inside ------------------------------------------------------------------------------------------------------
 
+    async def run(self, statements: Sequence[Statement]) -> list[Result]:
+        """Run the statements of an operation; makes this a `Wire`."""
+        return await self._run(statements)
+
     async def _send(self, statement: Statement) -> Result:
         try:
-            [result] = await self._run(_all([statement]))
+            return (await self._run((statement,)))[-1]
         except psycopg.Error as error:
             if is_lost(error):
                 raise explain(error, self._place) from error
             raise
-        return result
 
-    async def _run(self, steps: Steps[T]) -> T:
+    async def _run(self, statements: Sequence[Statement]) -> list[Result]:
+        """Run statements behind what is pending; returns their results."""
+        if pending := self._pending:
+            self._pending = []
+            self._begun = True
         self.waiting = True
         try:
-            result: T = await self._drive(self._with_pending(steps))
+            results = await self._wire.run([*pending, *statements] if pending else statements)
+        except Exception:
+            if self._connection.pgconn.transaction_status in _UNTOUCHED:
+                self._pending = pending
+            raise
         finally:
             self.waiting = False
-        return result
-
-    def _with_pending(self, steps: Steps[T]) -> Steps[T]:
-        """Steps whose statements are preceded by what is pending."""
-        try:
-            wanted = next(steps)
-            while True:
-                pending, self._pending = "; ".join(self._pending), []
-                self._begun = True
-                try:
-                    results: Sequence[Result] = (yield [(pending, None)]) if pending else ()
-                    if wanted:
-                        results = yield wanted
-                except Exception as error:  # noqa: BLE001 - theirs to handle
-                    wanted = steps.throw(error)
-                else:
-                    wanted = steps.send(results)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
+        return results[len(pending) :] if pending else results
 
     def _check(self, sql: str) -> None:
         if not self._open:
@@ -254,7 +244,3 @@ class PostgresTransaction:
         self._open = False
         self._connection.pgconn.finish()
         self._give()
-
-
-def _all(statements: Sequence[Statement]) -> Steps[Sequence[Result]]:
-    return (yield statements)

@@ -28,17 +28,7 @@ BEGIN
     SELECT coalesce(max(position), 0) INTO base FROM tidings_log;
 
     -- What is appended most, in the shortest way there is: one event, or several without a stream, of new ids.
-    IF cardinality(ids) = 1 AND versions[1] IS NULL AND streams[1] IS NULL THEN
-        IF NOT EXISTS (SELECT FROM tidings_log WHERE id = ids[1] AND source = sources[1]) THEN
-            INSERT INTO tidings_log VALUES (
-                base + 1, ids[1], sources[1], types[1], schemas[1], topics[1], keys[1], slots[1], NULL, NULL, times[1],
-                correlations[1], causations[1], traceparents[1], headers[1], datas[1]
-            );
-            place := 1; at := base + 1;
-            RETURN NEXT;
-            RETURN;
-        END IF;
-    ELSIF cardinality(ids) = 1 AND versions[1] IS NULL AND NOT starts_with(streams[1], 'state:') THEN
+    IF cardinality(ids) = 1 AND versions[1] IS NULL AND streams[1] IS NOT NULL AND NOT starts_with(streams[1], 'state:') THEN
         SELECT coalesce(max(version), 0) INTO number FROM tidings_log WHERE stream = streams[1];
         IF expected[1] IN (-1, number) AND NOT EXISTS (
             SELECT FROM tidings_log WHERE id = ids[1] AND source = sources[1]
@@ -110,6 +100,27 @@ BEGIN
             RETURN NEXT;
         END LOOP;
     END LOOP;
+END $$;
+
+-- Append one envelope without a stream, in the shortest way there is: its position, or NULL where its id is known already.
+-- Then nothing is stored, and tidings_append says what that means.
+CREATE FUNCTION tidings_append_one(
+    id text, source text, type text, schema integer, topic text, key text, slot integer, "time" bigint,
+    correlation text, causation text, traceparent text, headers bytea, data bytea
+) RETURNS bigint
+LANGUAGE plpgsql AS $$
+#variable_conflict use_variable
+DECLARE
+    at bigint;
+BEGIN
+    PERFORM pg_advisory_xact_lock(1953063785, 'tidings_log'::regclass::oid::integer);  -- "tidi"
+    INSERT INTO tidings_log
+        SELECT coalesce(max(position), 0) + 1, id, source, type, schema, topic, key, slot, NULL, NULL, "time",
+            correlation, causation, traceparent, headers, data
+        FROM tidings_log
+        ON CONFLICT DO NOTHING
+        RETURNING position INTO at;
+    RETURN at;
 END $$;
 
 -- Store envelopes behind position `base`; nothing is checked.

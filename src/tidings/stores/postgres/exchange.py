@@ -1,0 +1,159 @@
+"""Exchanges: statements go out in one go and their answers come back, on libpq itself.
+
+A cursor of the driver takes longer to say a small statement than the server to run it. What the driver knows about
+types and errors is used here as there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import psycopg
+from psycopg import AsyncConnection, Connection, generators
+from psycopg import errors as pg
+from psycopg.abc import PQGen, Transformer
+from psycopg.adapt import PyFormat
+from psycopg.adapt import Transformer as Adapting
+from psycopg.pq import ExecStatus, Format
+from psycopg.pq.abc import PGresult
+
+from tidings.stores.postgres.prepared import Key, Prepared
+from tidings.stores.postgres.steps import Result, Statement
+from tidings.stores.words import first_word
+
+_BAD = frozenset((ExecStatus.FATAL_ERROR, ExecStatus.PIPELINE_ABORTED))
+_CHANGES = ("DROP", "ALTER")
+"""What says so of itself may have changed what statements mean that were prepared before."""
+_FORMATS = [[PyFormat.AUTO] * count for count in range(32)]
+
+
+class _Command:
+    """One statement as it is sent."""
+
+    __slots__ = ("formats", "key", "values")
+
+    def __init__(self, statement: Statement, transformer: Transformer) -> None:
+        sql, params = statement
+        if params:
+            formats = _FORMATS[len(params)] if len(params) < len(_FORMATS) else [PyFormat.AUTO] * len(params)
+            self.values = transformer.dump_sequence(params, formats)
+            self.key: Key = sql, transformer.types or ()
+            self.formats: Sequence[Format] = transformer.formats or ()
+        else:
+            self.values, self.key, self.formats = (), (sql, ()), ()
+
+
+def exchange(
+    connection: Connection[Any] | AsyncConnection[Any], prepared: Prepared, statements: Sequence[Statement]
+) -> PQGen[list[Result]]:
+    """Run statements; yields what it waits for, as the driver's own generators do.
+
+    Args:
+        connection: On which; nothing else runs there.
+        prepared: What is prepared on it.
+        statements: Several go out as a pipeline, in which each has its values.
+
+    Returns:
+        Their results, in order.
+
+    Raises:
+        psycopg.Error: The first one that failed; those behind it did not run.
+    """
+    pgconn = connection.pgconn
+    transformer: Transformer = Adapting(connection)
+    if len(statements) == 1 and statements[0][1] is None:
+        pgconn.send_query(statements[0][0].encode())
+        several = yield from generators.execute(pgconn)
+        for each in several:
+            _check(each, connection)
+        found = [_result(several[-1], transformer)]
+    else:
+        commands = [_Command(statement, transformer) for statement in statements]
+        if len(commands) == 1 and (name := prepared.name(commands[0].key)) is not None:
+            [command] = commands
+            pgconn.send_query_prepared(name, command.values, command.formats, Format.BINARY)
+            [result] = yield from generators.execute(pgconn)
+            _check(result, connection)
+            found = [_result(result, transformer)]
+        else:
+            found = yield from _pipeline(connection, prepared, commands, transformer)
+    for one in found:
+        if one.tag is not None and one.tag.startswith(_CHANGES):
+            yield from _deallocate(connection, prepared.forget())
+            break
+    return found
+
+
+def _pipeline(
+    connection: Connection[Any] | AsyncConnection[Any],
+    prepared: Prepared,
+    commands: Sequence[_Command],
+    transformer: Transformer,
+) -> PQGen[list[Result]]:
+    """Send everything, prepare what is not prepared yet, and read all answers, also behind a failure."""
+    pgconn = connection.pgconn
+    preparing: dict[Key, bytes] = {}
+    answers: list[Key | None] = []  # keys of what is prepared, None where a statement runs
+    if any(first_word(command.key[0]) == "COPY" for command in commands if prepared.name(command.key) is None):
+        raise psycopg.ProgrammingError("COPY cannot be used here: it moves data beside statements")
+    pgconn.enter_pipeline_mode()
+    try:
+        for command in commands:
+            name = prepared.name(command.key) or preparing.get(command.key)
+            if name is None:
+                name = preparing[command.key] = prepared.new_name()
+                pgconn.send_prepare(name, command.key[0].encode(), command.key[1])
+                answers.append(command.key)
+            pgconn.send_query_prepared(name, command.values, command.formats, Format.BINARY)
+            answers.append(None)
+        pgconn.pipeline_sync()
+        yield from generators.send(pgconn)
+        results: list[PGresult] = []
+        failed: PGresult | None = None
+        for key in answers:
+            [result] = yield from generators.fetch_many(pgconn)
+            if result.status in _BAD:
+                failed = failed or result
+            elif key is not None:
+                prepared.keep(key, preparing[key])
+            else:
+                results.append(result)
+        yield from generators.fetch_many(pgconn)  # the end of the pipeline
+    finally:
+        with contextlib.suppress(psycopg.Error):  # what ended too early leaves a connection that cannot be used
+            pgconn.exit_pipeline_mode()
+    if failed is not None:
+        _fail(failed, connection)
+    found = [_result(result, transformer) for result in results]
+    yield from _deallocate(connection, prepared.surplus())
+    return found
+
+
+def _deallocate(connection: Connection[Any] | AsyncConnection[Any], names: Sequence[bytes]) -> PQGen[None]:
+    """Have the server forget prepared statements."""
+    if names:
+        connection.pgconn.send_query(b"; ".join(b"DEALLOCATE " + name for name in names))
+        for result in (yield from generators.execute(connection.pgconn)):
+            _check(result, connection)
+
+
+def _check(result: PGresult, connection: Connection[Any] | AsyncConnection[Any]) -> None:
+    if result.status in _BAD:
+        _fail(result, connection)
+
+
+def _fail(result: PGresult, connection: Connection[Any] | AsyncConnection[Any]) -> NoReturn:
+    if result.status == ExecStatus.PIPELINE_ABORTED:  # pragma: no cover - what aborted it comes first
+        raise psycopg.OperationalError("the pipeline was aborted")
+    raise pg.error_from_result(result, encoding=connection.info.encoding)
+
+
+def _result(result: PGresult, transformer: Transformer) -> Result:
+    rows: list[tuple[Any, ...]] = []
+    if count := result.ntuples:
+        transformer.set_pgresult(result)
+        rows = transformer.load_rows(0, count, tuple)
+    changed, status = result.command_tuples, result.command_status
+    return Result(rows, -1 if changed is None else changed, None if status is None else status.decode())

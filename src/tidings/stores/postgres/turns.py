@@ -1,0 +1,149 @@
+"""The writer of an event loop: it commits in that loop, and what its tasks write in one round of it shares a commit.
+
+While one commit is under way, the next batch collects by itself; nobody waits on purpose. Where one task writes alone,
+its commit goes out at once and is waited for on the spot: going through the event loop takes as long as a quick commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any
+
+from tidings.core.operations import Op
+from tidings.stores.postgres.committer import Committer
+from tidings.stores.postgres.writer import BATCH, check_open, last_position
+
+PATIENCE = 0.0005
+"""Seconds that the commit of a lone writer is waited for on the spot."""
+
+TURN = 0.001
+"""Seconds after which the others of the event loop have their turn, however quick the commits are."""
+
+_Job = tuple[Op, asyncio.Future[Any]]
+
+
+class LoopWriter:
+    """Shares one write connection between all tasks of one event loop."""
+
+    def __init__(self, committer: Committer, grew: Callable[[int], None]) -> None:
+        """Wire it; nothing is connected.
+
+        Args:
+            committer: Owner of a connection of the running loop.
+            grew: Called with the last position after a commit that readers should look at, before its callers know.
+        """
+        self._committer = committer
+        self._grew = grew
+        self._loop = asyncio.get_running_loop()
+        self._waiting: list[_Job] = []
+        self._task: asyncio.Task[None] | None = None  # that commits, where that lasts
+        self._is_busy = False
+        self._alone: asyncio.Task[Any] | None = None  # who committed for itself in this round of the loop
+        self._is_crowded = False  # several wrote in one round of late, so that the first one waits for the others
+        self._yielded = 0.0  # when the others of the loop last had their turn
+        self._closed = False
+
+    async def write(self, op: Op) -> Any:
+        """Commit an operation. Its caller may be cancelled meanwhile, which changes nothing for the others."""
+        check_open(len(self._waiting), closed=self._closed)
+        job = op, self._loop.create_future()
+        if self._is_busy or self._waiting or self._is_crowded or not self._is_alone():
+            self._waiting.append(job)
+            if len(self._waiting) == 1 and not self._is_busy:
+                self._loop.call_soon(self._end_turn)
+            return await job[1]
+        self._commit([job])
+        if not job[1].done():
+            self._yielded = self._loop.time()
+        elif self._loop.time() - self._yielded > TURN:
+            await asyncio.sleep(0)
+            self._yielded = self._loop.time()
+        return await job[1]
+
+    def _is_alone(self) -> bool:
+        """True where no other task wrote in this round of the loop."""
+        task = asyncio.current_task()
+        if self._alone is None:
+            self._alone = task
+            self._loop.call_soon(self._end_round)
+        self._is_crowded = self._alone is not task
+        return not self._is_crowded
+
+    def _end_round(self) -> None:
+        self._alone = None
+
+    def _end_turn(self) -> None:
+        self._is_crowded = len(self._waiting) > 1
+        if self._waiting and not self._is_busy:
+            self._commit(self._take())
+
+    def _take(self) -> list[_Job]:
+        jobs, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+        return jobs
+
+    def _commit(self, jobs: list[_Job]) -> None:
+        """Commit jobs and what comes meanwhile: now, as far as nothing must be waited for; the rest in a task."""
+        self._is_busy = True
+        committing = self._commit_all(jobs)
+        try:
+            waits_for = committing.send(None)
+        except StopIteration:
+            return
+        self._task = self._loop.create_task(_go_on(committing, waits_for))
+
+    async def _commit_all(self, jobs: list[_Job]) -> None:
+        try:
+            while jobs:
+                self._committer.patience = 0.0 if len(jobs) > 1 else PATIENCE
+                outcomes, grew = await self._committer.commit_all([op for op, _ in jobs])
+                if grew:
+                    self._grew(last_position([result for result, _ in outcomes]))
+                for (_, future), (result, refusal) in zip(jobs, outcomes, strict=True):
+                    if not future.done():
+                        if refusal is None:
+                            future.set_result(result)
+                        else:
+                            future.set_exception(refusal)
+                jobs = self._take()  # they go out before those who know now have their turn
+        except BaseException as error:
+            for _, future in [*jobs, *self._waiting]:
+                if not future.done():
+                    future.set_exception(error)
+            self._waiting.clear()
+            raise
+        finally:
+            self._is_busy = False
+            self._task = None
+            if self._closed:
+                self._committer.close()
+
+    async def close(self) -> None:
+        """Finish what waits."""
+        self.close_soon()
+        if self._waiting and not self._is_busy:
+            self._commit(self._take())
+        if (task := self._task) is not None:
+            await asyncio.wait((task,))
+
+    def close_soon(self) -> None:
+        """Take nothing any more, and close the connection when what waits is finished; from any thread."""
+        self._closed = True
+        if not self._is_busy and not self._waiting:
+            self._committer.close()
+
+
+@types.coroutine
+def _go_on(coroutine: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
+    """Go on with a coroutine that was started by hand and is suspended. Args: waits_for: what it yielded."""
+    try:
+        while True:
+            try:
+                value = yield waits_for
+            except BaseException as error:  # noqa: BLE001 - passed on, as `yield from` would
+                waits_for = coroutine.throw(error)
+            else:
+                waits_for = coroutine.send(value)
+    except StopIteration:
+        return
