@@ -1,8 +1,13 @@
-"""Arrays as PostgreSQL's text form of them, which is quicker to write than what the driver makes of lists."""
+"""Arrays in PostgreSQL's own forms of them, which are quicker to write than what the driver makes of lists."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from struct import Struct
+
+_HEAD, _LENGTH = Struct(">iiiii"), Struct(">i")
+_NULL = _LENGTH.pack(-1)
+_BYTEA = 17
 
 
 def integers(values: Iterable[int | None]) -> str:
@@ -15,13 +20,19 @@ def texts(values: Iterable[str | None]) -> str:
     return f"{{{','.join(['NULL' if value is None else _quoted(value) for value in values])}}}"
 
 
-def blobs(values: Iterable[bytes | None]) -> str:
-    r"""A bytea[]; each element is written as \x and its bytes in hexadecimal."""
-    return f"{{{','.join(['NULL' if value is None else _blob(value) for value in values])}}}"
+def blobs(values: Sequence[bytes | None]) -> bytes:
+    """A bytea[] in its binary form, which is quicker to read for the server too.
 
-
-def _blob(value: bytes) -> str:
-    return f'"\\\\x{value.hex()}"'
+    Its head are the number of dimensions, whether NULL occurs, the type, and the length and first index of the one
+    dimension; -1 is the length of NULL (PostgreSQL, src/backend/utils/adt/arrayfuncs.c, array_recv).
+    """
+    parts = [_HEAD.pack(1, None in values, _BYTEA, len(values), 1)]
+    for value in values:
+        if value is None:
+            parts.append(_NULL)
+        else:
+            parts += (_LENGTH.pack(len(value)), value)
+    return b"".join(parts)
 
 
 def _quoted(text: str) -> str:

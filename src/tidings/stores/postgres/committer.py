@@ -94,19 +94,20 @@ class Committer:
     # ---- the connection ----------------------------------------------------------------------------------------------
 
     async def _drive(self, steps: Steps[T]) -> T:
-        return await drive(steps, await self._connected())
-
-    async def _connected(self) -> Connected:
         wire = self._wire
         if wire is None or not is_usable(wire.connection):
-            self.close()
-            wire = self._wire = await self._connect()
+            wire = await self._connect_anew()
         wire.connection.patience = self.patience
+        return await drive(steps, wire)
+
+    async def _connect_anew(self) -> Connected:
+        self.close()
+        wire = self._wire = await self._connect()
         return wire
 
     async def _can_connect(self) -> bool:
         try:
-            await self._connected()
+            await self._connect_anew()
         except Exception:  # noqa: BLE001 - the first error says more
             return False
         return True

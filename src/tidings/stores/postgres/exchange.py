@@ -20,7 +20,7 @@ from psycopg.pq import ExecStatus, Format
 from psycopg.pq.abc import PGresult
 
 from tidings.stores.postgres.prepared import Key, Prepared
-from tidings.stores.postgres.steps import Result, Statement
+from tidings.stores.postgres.steps import Encoded, Result, Statement
 from tidings.stores.words import first_word
 
 _BAD = frozenset((ExecStatus.FATAL_ERROR, ExecStatus.PIPELINE_ABORTED))
@@ -33,14 +33,19 @@ class _Command:
     """One statement as it is sent."""
 
     __slots__ = ("formats", "key", "values")
+    values: Sequence[Any]
+    formats: Sequence[int]
 
     def __init__(self, statement: Statement, transformer: Transformer) -> None:
         sql, params = statement
-        if params:
+        if type(params) is Encoded:
+            self.key: Key = (sql, ())
+            self.values, self.formats = params
+        elif params:
             formats = _FORMATS[len(params)] if len(params) < len(_FORMATS) else [PyFormat.AUTO] * len(params)
             self.values = transformer.dump_sequence(params, formats)
-            self.key: Key = sql, transformer.types or ()
-            self.formats: Sequence[Format] = transformer.formats or ()
+            self.key = sql, transformer.types or ()
+            self.formats = transformer.formats or ()
         else:
             self.values, self.key, self.formats = (), (sql, ()), ()
 

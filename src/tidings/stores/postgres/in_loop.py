@@ -8,7 +8,6 @@ from typing import TypeVar
 
 import psycopg
 
-from tidings.core.operations import Op
 from tidings.errors import TidingsError
 from tidings.stores.postgres import reads
 from tidings.stores.postgres.committer import Committer
@@ -50,10 +49,6 @@ class InLoop:
     async def _connect(self) -> AsyncWire:
         # In a task of its own, for timeouts are bound to tasks, and commits are begun in that of their caller.
         return AsyncWire(await asyncio.get_running_loop().create_task(self._place.connect_async()))
-
-    async def write(self, op: Op) -> object:
-        """Commit an operation; all that wait share one commit."""
-        return await self.writer.write(op)
 
     async def read(self, steps: Steps[T]) -> T:
         """Run steps that only read."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from tidings.core.envelope import Envelope
 from tidings.core.operations import ANY, Append, Appended, Fire
 from tidings.errors import BadArgument, IdConflict, TidingsError, WrongVersion
 from tidings.stores.postgres.arrays import blobs, integers, texts
-from tidings.stores.postgres.steps import Statement, Steps, rows, value
+from tidings.stores.postgres.steps import Encoded, Statement, Steps, rows, value
 
 NOTHING = Appended(())
 _encode = msgspec.msgpack.Encoder().encode
@@ -23,6 +24,7 @@ _APPEND = (
     "FROM tidings_append($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18)"
 )
 _APPEND_ONE = "SELECT tidings_append_one($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13)"
+_APPEND_FORMATS, _ONE_FORMATS = [0] * 16 + [1] * 2, [0] * 11 + [1] * 2
 _WAITING = "SELECT envelope FROM tidings_timer WHERE id = $1 AND source = $2"
 _STORED = "SELECT position, type, key, data FROM tidings_log WHERE id = $1 AND source = $2"
 
@@ -42,8 +44,8 @@ def check(op: Append) -> None:
 def appending(appends: Sequence[Append], *, strict: bool) -> Statement:
     """The statement that appends them all; `strict` refuses all of them where it refuses one."""
     envelopes = [envelope for append in appends for envelope in append.envelopes]
-    return _APPEND, (
-        strict,
+    texts_ = (
+        "true" if strict else "false",
         integers([number for number, append in enumerate(appends) for _ in append.envelopes]),
         integers([append.expected for append in appends for _ in append.envelopes]),
         texts([each.id for each in envelopes]),
@@ -59,9 +61,9 @@ def appending(appends: Sequence[Append], *, strict: bool) -> Statement:
         texts([each.correlation for each in envelopes]),
         texts([each.causation for each in envelopes]),
         texts([each.traceparent for each in envelopes]),
-        blobs([each.headers for each in envelopes]),
-        blobs([each.data for each in envelopes]),
     )
+    blobs_ = blobs([each.headers for each in envelopes]), blobs([each.data for each in envelopes])
+    return _APPEND, Encoded([*[text.encode() for text in texts_], *blobs_], _APPEND_FORMATS)
 
 
 def is_plain(op: Append) -> bool:
@@ -71,23 +73,23 @@ def is_plain(op: Append) -> bool:
 
 def append_plain(op: Append) -> Steps[Appended | TidingsError]:
     """Append such a one. It is a transaction by itself, if it is in no other."""
-    [each] = op.envelopes
-    position = yield from value(
-        _APPEND_ONE,
+    each = op.envelopes[0]
+    texts_ = (
         each.id,
         each.source,
         each.type,
-        each.schema,
+        str(each.schema),
         each.topic,
         each.key,
-        each.slot,
-        each.time,
+        str(each.slot),
+        str(each.time),
         each.correlation,
         each.causation,
         each.traceparent,
-        each.headers,
-        each.data,
     )
+    values = [None if text is None else text.encode() for text in texts_]
+    [result] = yield [(_APPEND_ONE, Encoded([*values, each.headers, each.data], _ONE_FORMATS))]
+    position = result.rows[0][0]
     if position is not None:
         return Appended((position,))
     [result] = yield [appending([op], strict=False)]
@@ -97,6 +99,9 @@ def append_plain(op: Append) -> Steps[Appended | TidingsError]:
 
 def appended(appends: Sequence[Append], found: Sequence[tuple[Any, ...]]) -> list[Appended | TidingsError]:
     """What became of each append, from the rows of `appending`."""
+    if len(found) == 1 and found[0][3] is None and found[0][2] is None:  # all of them, behind each other
+        following = itertools.count(found[0][1])
+        return [Appended(tuple(itertools.islice(following, len(append.envelopes)))) for append in appends]
     places = {row[0]: row for row in found}
     done: list[Appended | TidingsError] = []
     place = 0

@@ -11,7 +11,20 @@ from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
-Statement = tuple[str, Sequence[Any] | None]
+
+class Encoded(NamedTuple):
+    """Values as they are sent, where finding out their types would take longer than sending them.
+
+    Attributes:
+        values: In PostgreSQL's own forms; of which types, the statement tells.
+        formats: Of each: 0 for its text form, 1 for its binary form.
+    """
+
+    values: Sequence[bytes | None]
+    formats: Sequence[int]
+
+
+Statement = tuple[str, Sequence[Any] | Encoded | None]
 """SQL with $1, $2... and its values; None for one or more statements without, of which the last one's result counts."""
 
 

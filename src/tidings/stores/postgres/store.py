@@ -8,7 +8,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from typing import Any, TypeVar
 
 import psycopg
@@ -178,9 +178,9 @@ class PostgresStore:
 
     # ---- writing -----------------------------------------------------------------------------------------------------
 
-    async def write(self, op: Op) -> Any:
+    def write(self, op: Op) -> Coroutine[Any, Any, Any]:
         """Apply one operation durably; all that wait share one commit."""
-        return await self._here().write(op)
+        return self._here().writer.write(op)
 
     def write_now(self, op: Op) -> Any:
         """The same from a thread that may block."""

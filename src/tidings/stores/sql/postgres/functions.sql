@@ -4,7 +4,8 @@
 -- given out in the order of the commits, without gaps: a reader who has seen position n has seen all before it. What is
 -- checked here (ids, versions) cannot change until then either. Call it as late in a transaction as possible.
 --
--- One row for each envelope, in the order given: its position and version, and what is wrong, if something is:
+-- One row for each envelope, in the order given; or the first one alone, where no envelope has a stream and all were
+-- stored, one behind the other: its position and version, and what is wrong, if something is:
 -- 'version' (`version` is then the stream's), 'id' (`position` is then the one that has it). Nothing is stored of an
 -- append of which one envelope is refused; where `strict`, the whole transaction is.
 --
@@ -21,6 +22,7 @@ LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     base bigint;
+    stored bigint;
     one integer;
     done record;
 BEGIN
@@ -43,12 +45,8 @@ BEGIN
             RETURN;
         END IF;
         number := NULL;
-    ELSIF array_remove(streams, NULL) = '{}' AND NOT EXISTS (
-        SELECT FROM unnest(ids, sources) AS given (id, source) JOIN tidings_log USING (id, source)
-    ) AND (
-        SELECT count(DISTINCT (id, source)) = cardinality(ids) FROM unnest(ids, sources) AS given (id, source)
-    ) THEN
-        RETURN QUERY INSERT INTO tidings_log
+    ELSIF array_remove(streams, NULL) = '{}' THEN
+        INSERT INTO tidings_log
             SELECT base + given.place, given.id, given.source, given.type, given.schema, given.topic, given.key,
                 given.slot, NULL, NULL, given.time, given.correlation, given.causation, given.traceparent,
                 given.headers, given.data
@@ -60,12 +58,19 @@ BEGIN
                 place
             )
             ORDER BY given.place
-            RETURNING (position - base)::integer, position, version, NULL::text;
-        RETURN;
+            ON CONFLICT DO NOTHING;
+        GET DIAGNOSTICS stored = ROW_COUNT;
+        IF stored = cardinality(ids) THEN
+            place := 1; at := base + 1;
+            RETURN NEXT;
+            RETURN;
+        END IF;
+        DELETE FROM tidings_log WHERE position > base;  -- an id is known already: look at each of them
     END IF;
 
-    IF NOT EXISTS (
-        SELECT FROM unnest(ids, sources) AS given (id, source) JOIN tidings_log USING (id, source)
+    IF NOT EXISTS (     -- as it is written, the index is used, whatever is known of the table when it is planned
+        SELECT FROM unnest(ids, sources) AS given (id, source)
+        WHERE (SELECT true FROM tidings_log AS log WHERE log.id = given.id AND log.source = given.source LIMIT 1)
     ) AND (cardinality(ids) = 1 OR (
         SELECT count(DISTINCT (id, source)) = cardinality(ids) FROM unnest(ids, sources) AS given (id, source)
     )) AND NOT EXISTS (     -- a version that an owner elsewhere gave
