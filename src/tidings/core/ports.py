@@ -63,6 +63,12 @@ class StoreTransaction(Protocol):
     async def undo(self) -> None:
         """Undo what was done since the savepoint."""
 
+    def defer(self) -> None:
+        """Let changes of which nobody looks at the result go out together, later: for who undoes all if one fails."""
+
+    async def flush(self) -> None:
+        """Have done what was deferred. Raises what it fails with, also if somebody did look at a result."""
+
     async def commit(self) -> None:
         """Make it durable. Raises OutcomeUnknown where that cannot be known."""
 

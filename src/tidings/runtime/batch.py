@@ -95,7 +95,7 @@ async def run_batch(pump: Pump, taken: Sequence[Delivery]) -> list[Delivery]:
 
 
 class _HandleAgain(Exception):
-    """A handler failed in a batch without savepoints."""
+    """A handler failed in a batch without savepoints, or one of its statements did."""
 
 
 class _Suspended:
@@ -146,9 +146,11 @@ class Batch:
                 pump.ended.append(Ended(delivery, None, (), tx.later) if tx.later else Ended(delivery))
                 tx.kept()
             if pump.suspends or pump.stopping or (index % 8 == 7 and now() > until):  # noqa: PLR2004
+                await self._flush()
                 rest = [other for other in taken[index + 1 :] if pump.takes(other)]
                 await self._commit(())
                 return rest
+        await self._flush()
         following = await pump.take_more()
         await self._commit(following)
         return following
@@ -156,7 +158,20 @@ class Batch:
     async def _begin(self) -> StoreTransaction:
         raw = await self.tx.begun()
         self.tx.touched = False  # by no handler yet
+        if not self.careful:
+            raw.defer()
         return raw
+
+    async def _flush(self) -> None:
+        """Have done what was deferred, before anything else depends on it."""
+        if self.careful or self.tx.raw is None:
+            return
+        try:
+            await self.tx.raw.flush()
+        except StoreError:
+            raise  # the store's own trouble
+        except Exception as error:
+            raise _HandleAgain from error
 
     def _start(self, delivery: Delivery) -> Any:
         """Run a handler until it ends or suspends; returns its result, or what is left of it."""
@@ -183,6 +198,7 @@ class Batch:
         pump, tx = self.pump, self.tx
         if type(result) is _Suspended:
             if not tx.touched:
+                await self._flush()
                 pump.suspends = True
                 await self._detach(delivery, rest, result.calling)
                 return

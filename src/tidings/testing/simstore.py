@@ -200,6 +200,14 @@ class SimTransaction:
         """Undo what was done since."""
         await self._raw.undo()
 
+    def defer(self) -> None:
+        """Let changes go out later."""
+        self._raw.defer()
+
+    async def flush(self) -> None:
+        """Have them done."""
+        await self._raw.flush()
+
     async def commit(self) -> None:
         """Make it durable; others go first, or the process ends, before and after."""
         await self._weather.pause()

@@ -41,6 +41,7 @@ class InLoop:
         """
         self._place = place
         self._grew = grew
+        self._looked_at: set[str] = set()
         self._reading = Pool(place, READING)
         self._transactions = Pool(place, MOST)
         self.head = Head(lambda: self.read(reads.head()), floor)
@@ -68,7 +69,9 @@ class InLoop:
             connection = await pool.take()
         except (psycopg.Error, TidingsError) as error:
             raise explain(error, self._place.safe) from error.__cause__
-        return PostgresTransaction(AsyncWire(connection), lambda: pool.give(connection), self._grew, self._place.safe)
+        return PostgresTransaction(
+            AsyncWire(connection), lambda: pool.give(connection), self._grew, self._looked_at, self._place.safe
+        )
 
     async def close(self) -> None:
         """Finish waiting writes, and close."""

@@ -28,6 +28,7 @@ class InThreads:
         """Nothing is connected yet. Args: grew: called after commits that readers should look at."""
         self._place = place
         self._grew = grew
+        self._looked_at: set[str] = set()
         self._reading = BlockingPool(place, READING)
         self._transactions = BlockingPool(place, MOST)
         self._writer = Writer(Committer(self._connect, place.safe), grew)
@@ -58,7 +59,7 @@ class InThreads:
         except (psycopg.Error, TidingsError) as error:
             raise explain(error, self._place.safe) from error.__cause__
         return PostgresTransaction(
-            BlockingWire(connection), lambda: pool.give(connection), self._grew, self._place.safe
+            BlockingWire(connection), lambda: pool.give(connection), self._grew, self._looked_at, self._place.safe
         )
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
@@ -12,9 +12,11 @@ from psycopg.pq import TransactionStatus
 from tidings.core.operations import Appended, Op
 from tidings.errors import StoreError, TidingsError, UsageError
 from tidings.stores.postgres.apply import APPLY, BEGIN, COMMIT
+from tidings.stores.postgres.deferring import MOST, Deferred, Deferring
 from tidings.stores.postgres.failures import explain, is_lost
 from tidings.stores.postgres.placeholders import numbered
 from tidings.stores.postgres.reads import LOAD
+from tidings.stores.postgres.rows import PostgresRows
 from tidings.stores.postgres.steps import Result, Statement
 from tidings.stores.postgres.wire import AsyncWire, BlockingWire, drive
 from tidings.stores.words import first_word
@@ -31,27 +33,6 @@ _UNTOUCHED = frozenset((TransactionStatus.IDLE, TransactionStatus.INTRANS))
 """Where something fails and the transaction does not, nothing was sent: a value could not be."""
 
 
-class PostgresRows:
-    """Result of a statement, read completely."""
-
-    __slots__ = ("_rows", "rowcount")
-
-    def __init__(self, result: Result) -> None:
-        self._rows: Iterator[tuple[Any, ...]] = iter(result.rows)
-        self.rowcount = result.changed
-
-    def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        return self._rows
-
-    def fetchone(self) -> tuple[Any, ...] | None:
-        """The next row or None."""
-        return next(self._rows, None)
-
-    def fetchall(self) -> list[tuple[Any, ...]]:
-        """The rest of the rows."""
-        return list(self._rows)
-
-
 class PostgresTransaction:
     """Borrows a connection until it ends.
 
@@ -60,31 +41,57 @@ class PostgresTransaction:
     """
 
     def __init__(
-        self, wire: AsyncWire | BlockingWire, give: Callable[[], None], grew: Callable[[int], None], place: str
+        self,
+        wire: AsyncWire | BlockingWire,
+        give: Callable[[], None],
+        grew: Callable[[int], None],
+        looked_at: set[str],
+        place: str,
     ) -> None:
-        """Args: wire: the connection. give: takes it back. grew: called after a commit of operations."""
+        """Wire it; nothing is sent.
+
+        Args:
+            wire: The connection.
+            give: Takes it back.
+            grew: Called after a commit of operations.
+            looked_at: Statements that must not be deferred; see `Deferring`.
+            place: The store, for messages.
+        """
         self._wire = wire
         self._connection = wire.connection
         self._give = give
         self._grew = grew
         self._place = place
+        self._looked_at = looked_at
+        self._deferring: Deferring | None = None
         self._pending = [BEGIN]
         self.waiting = False
         self._open = True
         self._begun = False
         self._appended: int | None = None  # the last position, once an operation was applied
 
-    async def execute(self, sql: str, params: Sequence[Any] = ()) -> PostgresRows:
+    async def execute(self, sql: str, params: Sequence[Any] = ()) -> PostgresRows | Deferred:
         """Run one statement."""
         self._check(sql)
-        return PostgresRows(await self._send((numbered(sql), params)))
+        statement = numbered(sql), params
+        if self._deferring is not None and self._deferring.allows(sql):
+            self._pending.append(statement)
+            if len(self._pending) > MOST:
+                await self.flush()
+            return Deferred(self._deferring, sql)
+        return PostgresRows(await self._send(statement))
 
     async def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         """Run one statement for many rows, in one round trip."""
         self._check(sql)
         text = numbered(sql)
-        if rows:
-            await self._run([(text, row) for row in rows])
+        statements = [(text, row) for row in rows]
+        if self._deferring is not None:
+            self._pending += statements
+            if len(self._pending) > MOST:
+                await self.flush()
+        elif rows:
+            await self._run(statements)
 
     async def load(self, stream: str, after: int = 0) -> Sequence[tuple[str, bytes, int]]:
         """(type, data, version) of a stream's events, as this transaction sees them."""
@@ -145,6 +152,23 @@ class PostgresTransaction:
             await self._send(undo)
             self._pending = [keep]
 
+    def defer(self) -> None:
+        """From now on, send changes of which nobody looks at the result in one go with what follows them."""
+        self._deferring = Deferring(self._looked_at)
+
+    async def flush(self) -> None:
+        """Have done what was deferred. Raises what it fails with, also if somebody did look at a result."""
+        self._check("")
+        if self._deferring is not None:
+            self._deferring.check()
+        if self._pending and not self._is_idle():
+            try:
+                await self._run(())
+            except psycopg.Error as error:
+                if is_lost(error):
+                    raise explain(error, self._place) from error
+                raise
+
     async def commit(self) -> None:
         """Make it durable.
 
@@ -153,11 +177,11 @@ class PostgresTransaction:
             OutcomeUnknown: The connection broke before the answer came.
         """
         self._check("")
-        if not self._begun:
+        if self._is_idle():
             self._end()
             return
         try:
-            result = await self._send(COMMIT)
+            result = (await self._run((COMMIT,)))[-1]
         except BaseException as error:
             self._abandon()
             if isinstance(error, Exception):
@@ -201,6 +225,10 @@ class PostgresTransaction:
         self.abandon()
 
     # ---- inside ------------------------------------------------------------------------------------------------------
+
+    def _is_idle(self) -> bool:
+        """True where nothing was done, and nothing is to be done."""
+        return not self._begun and len(self._pending) == 1
 
     async def run(self, statements: Sequence[Statement]) -> list[Result]:
         """Run the statements of an operation; makes this a `Wire`."""

@@ -125,6 +125,12 @@ class SqliteTransaction:
         self._connection.execute("RELEASE tidings_delivery")
         self._committer.changes.forget()
 
+    def defer(self) -> None:
+        """Nothing: a statement runs where it is executed."""
+
+    async def flush(self) -> None:
+        """Nothing was deferred."""
+
     async def commit(self) -> None:
         """Make it durable. A transaction that changed nothing ends without touching the disk."""
         self._check("")
