@@ -105,12 +105,12 @@ def by_put(shop: Application[UUID], size: int) -> Callable[[], object]:
     return append
 
 
-def append(prepare: Append, size: int, callers: int = 1) -> Side:
+def append(prepare: Append, size: int, callers: int = 1, at: Callable[[Path], Application[UUID]] = opened) -> Side:
     """Threads that append so many events at a time, each to a stream of its own."""
 
     @contextmanager
     def side(folder: Path, effort: Effort) -> Iterator[Round]:
-        with closing(opened(folder)) as shop:
+        with closing(at(folder)) as shop:
 
             def call(append: Callable[[], object], done: list[int]) -> None:
                 done.append(sum(size for _ in during(effort.seconds) if append() is None))
@@ -133,12 +133,12 @@ def append(prepare: Append, size: int, callers: int = 1) -> Side:
     return side
 
 
-def load(get: Callable[[Application[UUID], UUID], int]) -> Side:
+def load(get: Callable[[Application[UUID], UUID], int], at: Callable[[Path], Application[UUID]] = opened) -> Side:
     """Load streams of 1,000 events."""
 
     @contextmanager
     def side(folder: Path, effort: Effort) -> Iterator[Round]:
-        with closing(opened(folder)) as shop:
+        with closing(at(folder)) as shop:
             accounts = [Account() for _ in range(STREAMS)]
             for account in accounts:
                 for _ in range(999):  # its creation is the first event

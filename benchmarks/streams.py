@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -15,7 +15,12 @@ from benchmarks.shop import EFFECT, READ_MODEL, OrderPlaced, ledger, order
 from tidings import App, Projection, Transaction
 
 
-def append(size: int, callers: int = 1) -> Side:
+def in_file(folder: Path) -> str:
+    """The URL of a store on a file."""
+    return f"sqlite:{folder / 'shop.db'}"
+
+
+def append(size: int, callers: int = 1, url: Callable[[Path], str] = in_file) -> Side:
     """Tasks that append so many events at a time, each to a stream of its own, at the version they know."""
 
     @contextmanager
@@ -34,7 +39,7 @@ def append(size: int, callers: int = 1) -> Side:
             done = await asyncio.gather(*(call(f"o-{next(numbers):07}") for _ in range(callers)))
             return watch.sample(sum(done))
 
-        app = App(f"sqlite:{folder / 'shop.db'}", ledger)
+        app = App(url(folder), ledger)
         with opened(app) as runner:
             yield lambda: runner.run(call_all())
 
@@ -59,26 +64,30 @@ def append_blocking(folder: Path, effort: Effort) -> Iterator[Round]:
         yield run
 
 
-@contextmanager
-def load(folder: Path, effort: Effort) -> Iterator[Round]:
+def load(url: Callable[[Path], str] = in_file) -> Side:
     """Fold streams of 1,000 events into their state."""
-    keys = [f"o-{number:07}" for number in range(peer.STREAMS)]
 
-    async def fill() -> None:
-        for key in keys:
-            await app.append(ledger, key, *([order(key)] * 1_000), expected=0)
+    @contextmanager
+    def side(folder: Path, effort: Effort) -> Iterator[Round]:
+        keys = [f"o-{number:07}" for number in range(peer.STREAMS)]
 
-    async def load_all() -> Sample:
-        watch = Stopwatch()
-        done = 0
-        for number in during(effort.seconds):
-            done += await app.get(ledger, keys[number % peer.STREAMS])
-        return watch.sample(done)
+        async def fill() -> None:
+            for key in keys:
+                await app.append(ledger, key, *([order(key)] * 1_000), expected=0)
 
-    app = App(f"sqlite:{folder / 'shop.db'}", ledger)
-    with opened(app) as runner:
-        runner.run(fill())
-        yield lambda: runner.run(load_all())
+        async def load_all() -> Sample:
+            watch = Stopwatch()
+            done = 0
+            for number in during(effort.seconds):
+                done += await app.get(ledger, keys[number % peer.STREAMS])
+            return watch.sample(done)
+
+        app = App(url(folder), ledger)
+        with opened(app) as runner:
+            runner.run(fill())
+            yield lambda: runner.run(load_all())
+
+    return side
 
 
 revenue = Projection("revenue", schema=READ_MODEL)
@@ -114,6 +123,7 @@ def rebuild(folder: Path, effort: Effort) -> Iterator[Round]:
 
 
 append_one, append_ten, append_together = append(1), append(10), append(1, callers=8)
+load_1000 = load()
 saved = peer.append(peer.by_save, 1)
 SAVE, PUT = "peer: Application.save", "peer: EventStore.put, below its aggregates"
 PARITY = 1.0
@@ -179,7 +189,7 @@ FIGURES = (
     Figure(
         name="streams.load_1000",
         title="load a stream of 1,000 events",
-        ours=load,
+        ours=load_1000,
         floor=peer.load(peer.by_repository),
         target=5.0,
         note="peer: Repository.get, folded as ours; counted in events",
@@ -187,7 +197,7 @@ FIGURES = (
     Figure(
         name="streams.load_1000.event_store",
         title="load a stream of 1,000 events, beside its event store",
-        ours=load,
+        ours=load_1000,
         floor=peer.load(peer.by_get),
         target=PARITY,
         note="peer: EventStore.get, events that nothing is folded into; counted in events",
