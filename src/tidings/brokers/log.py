@@ -21,6 +21,7 @@ from tidings.core.cloudevent import to_text
 from tidings.core.envelope import SLOTS, STATES, Envelope
 from tidings.core.operations import Append, Beat, Settle
 from tidings.core.ports import Store
+from tidings.core.resource import Resource
 from tidings.core.subscription import Subscription
 from tidings.errors import BrokerUnavailable, Fenced, IdConflict, StoreUnavailable, TidingsError
 
@@ -192,7 +193,18 @@ class LogBroker:
 
     def look(self) -> Sequence[Check]:
         """What the store finds about itself."""
-        return self._store.look()
+        try:
+            return self._store.look()
+        except FileNotFoundError:
+            return [Check("connection", "ok", "the store is not there yet; the first app to open it makes it")]
+
+    def topology(self, topics: Sequence[str]) -> Sequence[Resource]:
+        """The group that reads the log; topics are a column of it."""
+        return [Resource("group", f"{self._app}.{GROUP}", {"topics": ", ".join(topics)})]
+
+    def export(self, topics: Sequence[str]) -> str:  # noqa: ARG002 - as every broker has it
+        """The command that makes the store; groups come by themselves."""
+        return f"tidings migrate up --store '{self.url}'\n"
 
 
 def _public(envelope: Envelope) -> Envelope:

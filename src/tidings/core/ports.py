@@ -15,6 +15,7 @@ from tidings.core.guarantees import Guarantees
 from tidings.core.migration import Migration, Schema
 from tidings.core.operations import Backlog, CurrentState, Held, Member, Op, State
 from tidings.core.outbox import OutboxTable
+from tidings.core.resource import Resource
 from tidings.core.subscription import Subscription
 
 
@@ -336,3 +337,13 @@ class Broker(Protocol):
 
     def look(self) -> Sequence[Check]:
         """For the doctor: how it is set up, over a connection of its own; blocks. A failed check names its cure."""
+
+    def topology(self, topics: Sequence[str]) -> Sequence[Resource]:
+        """What must be there for this app to receive these topics; asks nobody.
+
+        Raises:
+            BrokerRefused: The broker has no such names.
+        """
+
+    def export(self, topics: Sequence[str]) -> str:
+        """The same as commands, or as a template, for those who make it themselves."""

@@ -18,6 +18,12 @@ from tidings.runtime.wanted import TOPIC, Wanted
 log = logging.getLogger("tidings")
 
 
+def topics_of(app: str, subscriptions: Sequence[Subscription]) -> list[str]:
+    """What an app subscribes to at its broker: topics of its handlers, and those by which apps speak to each other."""
+    topics = {kind.topic for each in subscriptions for kind in each.types if kind.topic is not None}
+    return [*sorted(topics), TOPIC, f"{TOPIC}.{app}"]
+
+
 class Link:
     """Carries what an app publishes out, and what it subscribes to in; without a broker all else goes on.
 
@@ -31,11 +37,10 @@ class Link:
         self, app: str, store: Store, broker: Broker, subscriptions: Sequence[Subscription], clock: Clock
     ) -> None:
         """Args: app: its name. subscriptions: of the app; the topics of their types are subscribed to."""
-        topics = {kind.topic for each in subscriptions for kind in each.types if kind.topic is not None}
         self._app = app
         self._broker = broker
         self._opened = asyncio.Event()
-        self.inbound = Inbound(app, store, broker, [*sorted(topics), TOPIC, f"{TOPIC}.{app}"], clock)
+        self.inbound = Inbound(app, store, broker, topics_of(app, subscriptions), clock)
         self._outbound = Outbound(app, broker, self._opened, clock)
         self.wanted = Wanted(app, store, self._outbound.carry, clock)
         self.subscriptions = (self._outbound.subscription, self.wanted.subscription)

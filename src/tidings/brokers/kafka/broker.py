@@ -13,12 +13,13 @@ from tidings.brokers.kafka.receiver import Receiver
 from tidings.brokers.kafka.sender import Sender
 from tidings.brokers.kafka.settings import Settings
 from tidings.brokers.kafka.standing import check, standings, unread
-from tidings.brokers.kafka.topology import Topic, Topics, export, name_refused, topic_name
+from tidings.brokers.kafka.topology import Topics, export, name_refused, topic_name
 from tidings.core.arrival import DEADLINE, Arrival, Rejected, Result, Unknown
 from tidings.core.check import Check
 from tidings.core.codec import MAX_BYTES
 from tidings.core.envelope import Envelope
 from tidings.core.guarantees import Guarantees
+from tidings.core.resource import Resource
 from tidings.errors import BrokerError, NotOpen
 
 GUARANTEES = Guarantees(
@@ -134,13 +135,20 @@ class KafkaBroker:
         """For the doctor: how it is set up, over a connection of its own; blocks."""
         return look(self._settings)
 
-    def topology(self, topics: Sequence[str]) -> Sequence[Topic]:
+    def topology(self, topics: Sequence[str]) -> Sequence[Resource]:
         """The topics in Kafka that an app with these topics has.
 
         Raises:
             BrokerRefused: Kafka does not have such names.
         """
-        return self._topics.plan(topics)
+        return [
+            Resource(
+                "topic",
+                each.name,
+                {"partitions": str(each.partitions), "replication": str(each.replication), **dict(each.settings)},
+            )
+            for each in self._topics.plan(topics)
+        ]
 
     def export(self, topics: Sequence[str]) -> str:
         """The same as commands of `kafka-topics`."""

@@ -11,12 +11,13 @@ from tidings.brokers.rabbitmq.consumer import Consumer
 from tidings.brokers.rabbitmq.publisher import Publisher
 from tidings.brokers.rabbitmq.settings import settings_of
 from tidings.brokers.rabbitmq.thread import LoopThread
-from tidings.brokers.rabbitmq.topology import Part, Topology
+from tidings.brokers.rabbitmq.topology import Topology
 from tidings.core.arrival import Arrival, Result, Unknown
 from tidings.core.check import Check
 from tidings.core.codec import MAX_BYTES
 from tidings.core.envelope import Envelope
 from tidings.core.guarantees import Guarantees
+from tidings.core.resource import Resource
 from tidings.errors import BrokerUnavailable
 
 
@@ -146,9 +147,9 @@ class RabbitBroker:
         await asyncio.gather(self._publisher.link.stop(), self._consumer.link.stop())
         self._consumer.buffer.clear()
 
-    def topology(self, topics: Sequence[str]) -> Sequence[Part]:
-        """What must be there for this app to receive these topics, as plain values."""
-        return self._topology.parts(topics)
+    def topology(self, topics: Sequence[str]) -> Sequence[Resource]:
+        """The exchanges, queues and bindings that must be there for this app to receive these topics."""
+        return [each.resource for each in self._topology.parts(topics)]
 
     def export(self, topics: Sequence[str]) -> str:
         """The same as commands of rabbitmqadmin."""

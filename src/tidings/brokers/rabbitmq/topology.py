@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from tidings.brokers.rabbitmq.connection import Channel, Connection
 from tidings.brokers.rabbitmq.settings import LONGEST_NAME, Settings
 from tidings.brokers.rabbitmq.trouble import NOT_FOUND, REFUSED, Ended, refusal_of
+from tidings.core.resource import Resource
 from tidings.errors import BrokerRefused
 
 _ROLL: Mapping[str, str | int | bool] = {"x-queue-type": "quorum"}
@@ -38,6 +39,11 @@ class Exchange:
     name: str
     type: str = "topic"
 
+    @property
+    def resource(self) -> Resource:
+        """For people."""
+        return Resource("exchange", self.name, {"type": self.type})
+
 
 @dataclass(frozen=True)
 class Queue:
@@ -50,6 +56,11 @@ class Queue:
 
     name: str
     arguments: Mapping[str, str | int | bool] = field(default_factory=lambda: _QUEUE, hash=False)
+
+    @property
+    def resource(self) -> Resource:
+        """For people."""
+        return Resource("queue", self.name, {name: str(value) for name, value in self.arguments.items()})
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,11 @@ class Binding:
     target: str
     key: str
     to_exchange: bool = False
+
+    @property
+    def resource(self) -> Resource:
+        """For people."""
+        return Resource("binding", f"{self.source} -> {self.target}", {"key": self.key})
 
 
 Part = Exchange | Queue | Binding

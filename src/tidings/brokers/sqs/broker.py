@@ -16,12 +16,13 @@ from tidings.brokers.sqs.names import queue_name
 from tidings.brokers.sqs.publishing import MAX_DATA, Numbered, Publishing, TopicGone, batches, too_large
 from tidings.brokers.sqs.settings import read_settings
 from tidings.brokers.sqs.settling import lanes, settle
-from tidings.brokers.sqs.topology import Resource, cloudformation, topology
+from tidings.brokers.sqs.topology import cloudformation, topology
 from tidings.brokers.sqs.wire import Receipt, entry_of
 from tidings.core.arrival import DEADLINE, Arrival, Result, Unknown
 from tidings.core.check import Check
 from tidings.core.envelope import Envelope
 from tidings.core.guarantees import Guarantees
+from tidings.core.resource import Resource
 from tidings.errors import BrokerError, BrokerRefused, BrokerUnavailable
 
 T = TypeVar("T")

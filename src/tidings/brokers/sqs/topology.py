@@ -5,30 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from tidings.brokers.sqs.names import queue_name, topic_name
 from tidings.brokers.sqs.settings import Settings
+from tidings.core.resource import Resource
 
 RETENTION = 1_209_600
 """Seconds that a queue keeps what nobody takes: the most that SQS allows, 14 days."""
 
 _FIFO_TOPIC = {"FifoTopic": "true", "FifoThroughputScope": "MessageGroup"}
 _FIFO_QUEUE = {"FifoQueue": "true", "DeduplicationScope": "messageGroup", "FifoThroughputLimit": "perMessageGroupId"}
-
-
-class Resource(NamedTuple):
-    """One thing at AWS.
-
-    Attributes:
-        kind: What it is.
-        name: Its name; of a subscription "topic -> queue".
-        settings: Attributes that it is made with.
-    """
-
-    kind: Literal["topic", "queue", "subscription"]
-    name: str
-    settings: Mapping[str, str]
 
 
 def topology(settings: Settings, app: str, topics: Sequence[str]) -> list[Resource]:

@@ -15,6 +15,7 @@ from tidings.ops.doctor import groups, log, machine
 from tidings.stores.sqlite.checkup import library
 
 if TYPE_CHECKING:
+    from tidings.core.guarantees import Guarantees
     from tidings.core.ports import Store
     from tidings.runtime.app import App
 
@@ -24,24 +25,47 @@ COLUMNS = {"check": "check", "verdict": "verdict", "found": "found", "fix": "fix
 @click.command()
 @target_options
 @output_option
+@click.option("--broker", metavar="URL", help="Check this broker; the app's, if it has one and this is not given.")
 @click.option("--deep", is_flag=True, help="Also read all that is in the store.")
-def doctor(*, target: Target, output: Output, deep: bool) -> int:
-    """Check the machine, the store and the app, and say what to do.
+def doctor(*, target: Target, output: Output, broker: str | None, deep: bool) -> int:
+    """Check the machine, the store, the broker and the app, and say what to do.
 
     Exits with 5 when a check failed. Warnings deserve a look, but no promise is broken.
     """
     checks = list(machine())
-    if target.spec is None and target.url is None and find_app() is None:
-        nothing = "no app and no store here; only the machine was checked"
-        checks += [library(), Check("store", "warn", nothing, "give --app or --store")]
-    else:
+    is_alone = target.spec is None and target.url is None and find_app() is None
+    if not is_alone:
         try:
             checks += _store(target, deep=deep)
         except TidingsError as error:
             checks.append(Check("store" if target.url else "app", "fail", error.what, error.cure))
+    elif broker is None:
+        nothing = "no app and no store here; only the machine was checked"
+        checks += [library(), Check("store", "warn", nothing, "give --app or --store")]
+    try:
+        checks += _broker(None if is_alone or target.url else target.app(), broker)
+    except TidingsError as error:
+        checks.append(Check("broker", "fail", error.what, error.cure))
     rows = [{"check": each.name, "verdict": each.verdict, "found": each.found, "fix": each.fix} for each in checks]
     output.rows(rows, COLUMNS, ids="check")
     return CHECK_FAILED if any(each.verdict == "fail" for each in checks) else 0
+
+
+def _broker(app: App | None, url: str | None) -> list[Check]:
+    """What can be seen of the broker that is given, or of the app's."""
+    from tidings.runtime.connect import make_broker
+
+    place = url or (app and app.broker)
+    if not place:
+        return []
+    made = make_broker(place, app.name if app else "doctor")
+    return [Check("broker", "ok", f"{made.url}: {_promises(made.guarantees)}"), *made.look()]
+
+
+def _promises(given: Guarantees) -> str:
+    order = "messages of one key in order" if given.ordered else "no order"
+    history = "history is kept" if given.history else "no history: subscribe before you publish"
+    return f"{order}; {history}; at most {given.max_bytes:,} bytes"
 
 
 def _store(target: Target, *, deep: bool) -> list[Check]:

@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "dead": ("tidings.ops.cli.dead:dead", "List, show, redrive and discard dead letters."),
     "projection": ("tidings.ops.cli.projection:projection", "List and rebuild projections."),
     "migrate": ("tidings.ops.cli.migrate:migrate", "Show or change the version of a store's schema."),
+    "topology": ("tidings.ops.cli.topology:topology", "What an app needs at its broker."),
     "doctor": ("tidings.ops.cli.doctor:doctor", "Check the machine and the store, and say what to do."),
 }
 """Name -> where the command is declared and what it does. Known without importing it, so that help is quick."""
