@@ -16,3 +16,12 @@ POINTS = 0 if LONG else 12
 """Exact places tried for each system call, evenly over the scenario; 0 tries them all."""
 STATES = 20_000 if LONG else 600
 """States of a disk after a power loss."""
+
+BROKER_KILLS = 100 if LONG else 3
+"""kill -9 of a broker's server under load."""
+BROKER_WORKERS = 100 if LONG else 5
+"""kill -9 of workers that receive from a broker."""
+CUTS = 60 if LONG else 10
+"""Ways in which the network to a broker breaks."""
+CHANGES = 40 if LONG else 14
+"""Workers that come or go."""

@@ -72,9 +72,8 @@ class KafkaBroker:
         if wanted == self._wanted:
             return
         found = await asyncio.to_thread(self._topics.settle, cluster, list(topics))
-        group = self._settings.group
         acknowledged = {name: self._topics.asked(topic) for name, topic in wanted.items()}
-        check(self._settings, await asyncio.to_thread(standings, cluster, group, found), acknowledged)
+        check(self._settings, await asyncio.to_thread(standings, cluster, found), acknowledged)
         if self._receiver is not None:
             await asyncio.to_thread(self._receiver.close, _CLOSE)
         self._declared |= {topic: name for name, topic in wanted.items()}
@@ -89,7 +88,12 @@ class KafkaBroker:
             raise NotOpen("the broker is not open", "open it first")
         results: list[Result | None] = [self._refused(each) for each in envelopes]
         topics = {each.topic for each, result in zip(envelopes, results, strict=True) if result is None}
-        problem = await self._declare([topic for topic in topics if topic and topic not in self._declared])
+        problem = ""
+        if new := [topic for topic in topics if topic and topic not in self._declared]:
+            try:
+                problem = await asyncio.wait_for(self._declare(new), DEADLINE / 2)
+            except TimeoutError:
+                problem = "Kafka does not answer"
         sent = []
         for at, each in enumerate(envelopes):
             if results[at] is None:
@@ -102,6 +106,9 @@ class KafkaBroker:
             found = await sender.send([each for _, each in sent], deadline)
             for (at, _), result in zip(sent, found, strict=True):
                 results[at] = result
+            while sender.missing:  # somebody deleted them: they are declared anew, and what they had is sent again
+                gone = sender.missing.pop()
+                self._declared = {topic: name for topic, name in self._declared.items() if name != gone}
         return [each or Unknown("it was not sent") for each in results]
 
     async def fetch(self, limit: int, wait: float) -> Sequence[Arrival]:
@@ -119,7 +126,7 @@ class KafkaBroker:
         """How many messages wait for this app, at all its workers. See `tidings.core.ports.Broker.waiting`."""
         cluster, receiver = self._opened(), self._receiver
         found = await asyncio.to_thread(cluster.describe, list(self._wanted))
-        there = await asyncio.to_thread(standings, cluster, self._settings.group, found)
+        there = await asyncio.to_thread(standings, cluster, found)
         own = {place: None if receiver is None else receiver.position(place) for place in there}
         return unread((each, each.start if (at := own[place]) is None else at) for place, each in there.items())
 
@@ -127,9 +134,11 @@ class KafkaBroker:
         """Commit, leave the group and disconnect; what is not settled comes again. Safe to call twice."""
         receiver, self._receiver = self._receiver, None
         sender, self._sender = self._sender, None
-        self._cluster, self._wanted = None, {}
+        cluster, self._cluster, self._wanted = self._cluster, None, {}
         ending = [asyncio.to_thread(each.close, _CLOSE) for each in (receiver, sender) if each is not None]
         await asyncio.gather(*ending)
+        if cluster is not None:
+            await asyncio.to_thread(cluster.close)
 
     def look(self) -> Sequence[Check]:
         """For the doctor: how it is set up, over a connection of its own; blocks."""
@@ -169,8 +178,6 @@ class KafkaBroker:
 
     async def _declare(self, topics: list[str]) -> str:
         """See to it that topics are there before anything is sent to them; says why they are not."""
-        if not topics:
-            return ""
         async with self._declaring:
             problem = ""
             for topic in topics:

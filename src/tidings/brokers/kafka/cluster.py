@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
-    IsolationLevel,
+    OFFSET_BEGINNING,
+    OFFSET_END,
+    Consumer,
     KafkaError,
+    KafkaException,
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 from tidings.brokers.kafka.settings import Settings
 from tidings.brokers.kafka.share import Known
@@ -57,7 +60,10 @@ class Described:
 
 
 class Cluster:
-    """The client that asks. Any thread may use it.
+    """The clients that ask. Any thread may use them.
+
+    What a group's coordinator is to answer is asked by a consumer that never joins: the client's own calls for that end
+    the whole process when the connection breaks meanwhile (librdkafka 4605, 5397).
 
     Args:
         settings: Of the URL.
@@ -66,6 +72,8 @@ class Cluster:
     def __init__(self, settings: Settings) -> None:
         self._noted = Noted()
         self._client = AdminClient(settings.admin(self._noted))
+        self._reader = Consumer(settings.consumer(self._noted, lambda *_: None))
+        self._reading = threading.Lock()
 
     def brokers(self) -> int:
         """How many brokers there are.
@@ -81,6 +89,13 @@ class Cluster:
                 raise self._error(error, "connecting") from error
 
         return _patiently(ask)
+
+    def answers(self) -> bool:
+        """Whether anybody is there now."""
+        try:
+            return bool(self._client.list_topics(timeout=0.5).brokers)
+        except KafkaException:
+            return False
 
     def describe(self, topics: Iterable[str]) -> dict[str, Described]:
         """Those of these topics that are there."""
@@ -126,16 +141,12 @@ class Cluster:
 
         return _patiently(ask) if wanted else {}
 
-    def committed(self, group: str, places: Sequence[Place]) -> dict[Place, tuple[int, Known | None]]:
-        """The committed offsets of a group, and what is remembered beside them; not of places without one."""
-        what = f"offsets of group {group}"
+    def committed(self, places: Sequence[Place]) -> dict[Place, tuple[int, Known | None]]:
+        """The committed offsets of the group, and what is remembered beside them; not of places without one."""
 
         def ask() -> dict[Place, tuple[int, Known | None]]:
-            wanted = ConsumerGroupTopicPartitions(group, [TopicPartition(*place) for place in places])
-            asked = self._client.list_consumer_group_offsets([wanted], request_timeout=QUESTION)
-            answers = [each for future in asked.values() for each in self._answer(future, what).topic_partitions]
-            if wrong := next((each.error for each in answers if each.error is not None), None):
-                raise self._error(wrong, what)
+            wanted = [TopicPartition(*place) for place in places]
+            answers = self._read(lambda: self._reader.committed(wanted, timeout=QUESTION), "committed offsets")
             return {
                 (each.topic, each.partition): (each.offset, Known.read(each.metadata))
                 for each in answers
@@ -147,20 +158,31 @@ class Cluster:
     def bounds(self, places: Sequence[Place]) -> dict[Place, tuple[int, int]]:
         """The first offset that is still there, and the one after the last that may be read."""
 
-        def ask() -> dict[Place, tuple[int, int]]:
-            low, high = (self._list(places, which) for which in (OffsetSpec.earliest(), OffsetSpec.latest()))
-            return {place: (self._offset(low, place), self._offset(high, place)) for place in places}
+        def ask(which: int) -> dict[Place, int]:
+            # A time that stands for an end, as in the protocol: one question for all partitions of a broker.
+            wanted = [TopicPartition(*place, which) for place in places]
+            answers = self._read(lambda: self._reader.offsets_for_times(wanted, timeout=QUESTION), "offsets")
+            return {(each.topic, each.partition): each.offset for each in answers}
 
-        return _patiently(ask)
+        low = _patiently(lambda: ask(OFFSET_BEGINNING))
+        high = _patiently(lambda: ask(OFFSET_END))
+        return {place: (low[place], high[place]) for place in places}
 
-    def _list(self, places: Sequence[Place], which: OffsetSpec) -> dict[Place, Future[Any]]:
-        wanted = {TopicPartition(*place): which for place in places}
-        level = IsolationLevel.READ_COMMITTED
-        asked = self._client.list_offsets(wanted, isolation_level=level, request_timeout=QUESTION)
-        return {(each.topic, each.partition): future for each, future in asked.items()}
+    def close(self) -> None:
+        """Disconnect; blocks."""
+        with self._reading:
+            self._reader.close()
 
-    def _offset(self, asked: dict[Place, Future[Any]], place: Place) -> int:
-        return int(self._answer(asked[place], f"offsets of {place[0]}[{place[1]}]").offset)
+    def _read(self, ask: Callable[[], list[TopicPartition]], what: str) -> list[TopicPartition]:
+        try:
+            with self._reading:
+                answers = ask()
+        except Exception as error:
+            raise self._error(error, what) from error
+        for each in answers:
+            if each.error is not None:
+                raise self._error(each.error, f"{what} of {each.topic}[{each.partition}]")
+        return answers
 
     def _answer(self, future: Future[Any], what: str, fine: int | None = None) -> Any:
         """The answer, or None where it is an error that is fine."""

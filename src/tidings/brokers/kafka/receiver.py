@@ -33,11 +33,17 @@ POLL = 0.1
 COMMIT = 0.2
 """Seconds between commits."""
 
+LOST = 30.0
+"""Seconds after which a commit that nobody answered counts as lost."""
+
 PAUSE = 1.0
 """Seconds that nobody fetched after which partitions are paused: pausing throws away what was read ahead."""
 
 SILENCE = 10.0
-"""Seconds without a message after which it is checked whether there are some."""
+"""Seconds without a message after which it is looked whether there are some."""
+
+LOOK = 1.0
+"""Seconds between two looks where something seems wrong."""
 
 LEAVE = 5.0
 """Seconds for the last commit."""
@@ -72,7 +78,10 @@ class Receiver:
         self._committing = False
         self._committed_at = 0.0
         self._heard_at = 0.0
+        self._looked_at = 0.0
+        self._behind: set[tuple[Place, int]] = set()
         self._paused = False
+        self._member = False
         self._thread = threading.Thread(target=self._run, name=f"kafka {settings.group}", daemon=True)
         self._thread.start()
 
@@ -121,12 +130,14 @@ class Receiver:
                 most = _SLOWEST if isinstance(self._trouble, BrokerRefused) else min(_SLOWEST, 0.2 * 2**failures)
                 self._closing.wait(random.uniform(0.5, 1.0) * most)  # noqa: S311 - jitter
 
-    def _look_again(self) -> None:
-        """Whether what was refused has been mended. Asked from outside: tools want a group that nobody is in."""
+    def _look_again(self) -> dict[Place, Standing]:
+        """Where the group stands, if it may go on. Asked from outside: tools that mend want a group that is empty."""
         found = self._cluster.describe(self._wanted)
         if missing := self._wanted.keys() - found.keys():
             raise BrokerRefused(f"Kafka: topic {min(missing)} is gone", "make it anew, or take it out of the app")
-        check(self._settings, standings(self._cluster, self._settings.group, found), self._acknowledged)
+        there = standings(self._cluster, found)
+        check(self._settings, there, self._acknowledged)
+        return there
 
     @property
     def _acknowledged(self) -> dict[str, int | None]:
@@ -135,7 +146,8 @@ class Receiver:
     def _receive(self) -> None:
         """Be a member of the group until that ends."""
         consumer = Consumer(self._settings.consumer(self._noted, self._on_commit))
-        self._committing = self._paused = False
+        self._committing = self._paused = self._member = False
+        self._behind = set()
         self._heard_at = time.monotonic()
         try:
             consumer.subscribe(
@@ -158,9 +170,10 @@ class Receiver:
             if self._paused:
                 consumer.resume(consumer.assignment())
                 self._paused = False
-            first = consumer.poll(POLL)
-            if first is not None:
-                self._received([first, *consumer.consume(room, 0)])
+            if (first := consumer.poll(POLL)) is not None:
+                share = self._share_of(first)
+                more = consumer.consume(room, 0)  # which may also take partitions away, and bring them back
+                self._received([first, *more] if self._share_of(first) is share else more)
         elif self._paused:
             if (late := consumer.poll(POLL)) is not None:
                 self._received([late])
@@ -171,6 +184,9 @@ class Receiver:
                 consumer.pause(consumer.assignment())
                 self._paused = True
             self._heard_at = time.monotonic()
+
+    def _share_of(self, message: Any) -> Share | None:
+        return self.shares.get((message.topic(), message.partition()))
 
     def _received(self, messages: Iterable[Any]) -> None:
         arrivals = []
@@ -204,7 +220,7 @@ class Receiver:
         code, place = error.code(), (message.topic(), message.partition())
         if code == KafkaError._PARTITION_EOF:
             self._trouble = None
-            if share := self.shares.get(place):
+            if share := self._share_of(message):
                 share.reached(message.offset())
         elif code in _LOST:
             self._look_again()  # names the offsets
@@ -236,7 +252,7 @@ class Receiver:
     def _commit(self, consumer: Any) -> None:
         """Commit where things stand, if it is time and no commit is under way."""
         now = time.monotonic()
-        if self._committing or now - self._committed_at < COMMIT:
+        if now - self._committed_at < (LOST if self._committing else COMMIT):
             return
         if offsets := self._offsets(self.shares.values()):
             self._committing, self._committed_at = True, now
@@ -265,29 +281,42 @@ class Receiver:
     def _watch(self) -> None:
         """Notice that nothing comes although there is something, and begin anew then."""
         now = time.monotonic()
-        if now - self._heard_at < self.silence:
+        if isinstance(self._trouble, BrokerUnavailable) and now - self._looked_at > LOOK:
+            self._looked_at = now
+            if self._cluster.answers():
+                self._trouble, self._heard_at = None, now
+        if now - self._heard_at < self.silence or self._trouble is not None:
             return
-        found = self._cluster.describe(self._wanted)
-        there = standings(self._cluster, self._settings.group, found)
-        check(self._settings, there, self._acknowledged)
-        shares = self.shares
-        waits = {place: each for place, each in there.items() if place in shares and each.high > shares[place].next}
-        if waits and now - self._heard_at < 2 * self.silence:
-            self._failed = BrokerUnavailable(
-                f"Kafka: nothing arrives from {min(waits)[0]}, and there is something", "it connects anew"
-            )
-        self._trouble = None
         self._heard_at = now
+        if not self._member:
+            what = f"Kafka: group {self._settings.group} does not take this worker in"
+            if self._settings.protocol == "consumer":
+                raise BrokerRefused(what, "brokers before Kafka 4.0 do not speak protocol=consumer: leave it out")
+            self._trouble = BrokerUnavailable(what, "another worker may be busy: it has five minutes to let it in")
+            return
+        try:
+            there = self._look_again()
+        except BrokerUnavailable as error:  # the client goes on trying, as a member of the group
+            self._trouble = error
+            return
+        stands = {place: share.next for place, share in list(self.shares.items())}
+        behind = {(place, at) for place, at in stands.items() if place in there and there[place].high > at}
+        stuck, self._behind = behind & self._behind, behind
+        if stuck:
+            (topic, partition), _ = min(stuck)
+            what = f"Kafka: nothing arrives from {topic}[{partition}], and there is something"
+            raise BrokerUnavailable(what, "it connects anew")
 
     # ---- partitions come and go, from within a poll ----------------------------------------------------------------
 
     def _on_assign(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         self._heard_at = time.monotonic()
+        self._member = True
         if not partitions:
             return
         try:
             found = self._cluster.describe({each.topic for each in partitions})
-            there = standings(self._cluster, self._settings.group, found)
+            there = standings(self._cluster, found)
             check(self._settings, there, self._acknowledged)
             starts = [self._begin(each.topic, each.partition, there) for each in partitions]
         except Exception as error:  # noqa: BLE001 - nothing may be raised through the client

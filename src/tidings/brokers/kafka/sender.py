@@ -29,6 +29,7 @@ FLUSH = 3.0
 _POLL = 0.1
 _FULL = 0.01
 _CONFIRMED = Confirmed()
+_MISSING = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_ID}
 _REJECTED = {
     KafkaError.MSG_SIZE_TOO_LARGE,
     KafkaError.RECORD_LIST_TOO_LARGE,
@@ -45,6 +46,7 @@ class Batch:
         self.envelopes = envelopes
         self.results: list[Result | None] = [None] * len(envelopes)
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.missing: set[str] = set()
         self._reports: list[None] = []
         self._expected = sys.maxsize
 
@@ -77,6 +79,8 @@ class Batch:
 
     def _result(self, at: int, error: KafkaError) -> Result:
         topic, envelope = self.envelopes[at]
+        if error.code() in _MISSING:
+            self.missing.add(topic)
         if error.code() in _REJECTED:
             return Rejected(f"{topic} does not take it: it has {len(envelope.data):,} bytes: {error.str()}")
         return Unknown(error_of(error, f"publishing to {topic}").what)
@@ -87,11 +91,15 @@ class Sender:
 
     Args:
         settings: Of the URL.
+
+    Attributes:
+        missing: Names of topics that turned out not to be there.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._noted = Noted(self._hear)
+        self.missing: set[str] = set()
         self._fatal = False
         self._closing = threading.Event()
         self._producer = self._make()
@@ -114,6 +122,7 @@ class Sender:
                 batch.fail(at, error)
         batch.expect()
         await asyncio.wait([batch.done], timeout=max(0.0, deadline - time.monotonic()))
+        self.missing |= batch.missing
         return [each or Unknown(f"nobody confirmed it in time: {self._why()}") for each in batch.results]
 
     async def _room(self, deadline: float) -> None:

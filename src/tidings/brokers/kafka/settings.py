@@ -98,7 +98,7 @@ class Settings:
                 "socket.connection.setup.timeout.ms": 5_000,
                 "socket.keepalive.enable": True,
                 "reconnect.backoff.ms": 100,  # doubled each time, with jitter
-                "reconnect.backoff.max.ms": 2_000,
+                "reconnect.backoff.max.ms": 1_000,
                 "logger": _Log(),
                 **_security(url, secure=secure, mechanism=mechanism),
             },

@@ -44,12 +44,12 @@ class Standing(msgspec.Struct, frozen=True):
         return self.committed is None or self.known != self.now
 
 
-def standings(cluster: Cluster, group: str, topics: Mapping[str, Described]) -> dict[Place, Standing]:
+def standings(cluster: Cluster, topics: Mapping[str, Described]) -> dict[Place, Standing]:
     """Where a group stands in all partitions of topics; blocks."""
     places = [(name, number) for name, each in topics.items() for number in range(each.partitions)]
     if not places:
         return {}
-    committed, found = cluster.committed(group, places), {}
+    committed, found = cluster.committed(places), {}
     for place, (low, high) in cluster.bounds(places).items():
         offset, known = committed.get(place, (None, None))
         found[place] = Standing(low, high, offset, known, topics[place[0]].known)

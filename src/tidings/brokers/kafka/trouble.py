@@ -18,7 +18,6 @@ _CURES = {
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: _ACL,
     KafkaError.SASL_AUTHENTICATION_FAILED: _LOGIN,
     KafkaError._AUTHENTICATION: _LOGIN,
-    KafkaError._SSL: "check tls=, ca=, cert= and certkey= in the URL, and the port",
     KafkaError.INVALID_REPLICATION_FACTOR: "ask for at most as many copies as there are brokers, with replication=",
     KafkaError.INVALID_PARTITIONS: "ask for a number of partitions that the cluster allows, with partitions=",
     KafkaError.POLICY_VIOLATION: "create the topics as the policy of the cluster wants them, and set topology=verify",
@@ -29,6 +28,7 @@ _CURES = {
 }
 """Where waiting does not help -> what does."""
 
+_HINTS = {KafkaError._SSL: "it is tried again; check tls=, ca=, cert= and certkey= in the URL, and the port"}
 _LOUD = {KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._SSL, KafkaError._RESOLVE}
 """What explains why nobody answers better than that nobody answers."""
 
@@ -55,7 +55,9 @@ def error_of(error: BaseException | KafkaError, what: str, noted: Noted | None =
         return BrokerUnavailable(f"Kafka: {what}: {error or type(error).__name__}", "it is tried again")
     cure = _CURES.get(cause.code())
     text = f"Kafka: {what}: {cause.str().strip()} ({cause.name()})"
-    return BrokerRefused(text, cure) if cure else BrokerUnavailable(text, "it is tried again; is the server there?")
+    if cure is not None:
+        return BrokerRefused(text, cure)
+    return BrokerUnavailable(text, _HINTS.get(cause.code(), "it is tried again; is the server there?"))
 
 
 class Noted:
