@@ -106,7 +106,7 @@ class KafkaBroker:
             found = await sender.send([each for _, each in sent], deadline)
             for (at, _), result in zip(sent, found, strict=True):
                 results[at] = result
-            while sender.missing:  # somebody deleted them: they are declared anew, and what they had is sent again
+            while sender.missing:  # if somebody deleted them, they are declared anew before the next attempt
                 gone = sender.missing.pop()
                 self._declared = {topic: name for topic, name in self._declared.items() if name != gone}
         return [each or Unknown("it was not sent") for each in results]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from confluent_kafka import KafkaError, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from tidings.brokers.kafka.settings import Settings
 from tidings.brokers.kafka.trouble import Noted, error_of, kafka_error
@@ -29,7 +29,12 @@ FLUSH = 3.0
 _POLL = 0.1
 _FULL = 0.01
 _CONFIRMED = Confirmed()
-_MISSING = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_ID}
+_MISSING = {
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.UNKNOWN_TOPIC_ID,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError._MSG_TIMED_OUT,  # nobody leads it: perhaps because it was deleted
+}
 _REJECTED = {
     KafkaError.MSG_SIZE_TOO_LARGE,
     KafkaError.RECORD_LIST_TOO_LARGE,
@@ -93,7 +98,7 @@ class Sender:
         settings: Of the URL.
 
     Attributes:
-        missing: Names of topics that turned out not to be there.
+        missing: Names of topics that may not be there any more.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -162,8 +167,11 @@ class Sender:
 
     def _run(self) -> None:
         while not self._closing.is_set():
-            self._producer.poll(_POLL)
-            if self._fatal:  # it takes nothing any more, and says so for each message; a new one does
+            try:
+                self._producer.poll(_POLL)
+            except KafkaException:  # a fatal error is raised here, and reported for every message as well
+                self._fatal = True
+            if self._fatal:  # it takes nothing any more; a new one does
                 self._end(self._producer, 0.0)
                 self._closing.wait(random.uniform(0.05, 0.2))  # noqa: S311 - jitter
                 self._producer = self._make()
@@ -172,6 +180,6 @@ class Sender:
     @staticmethod
     def _end(producer: Producer, patience: float) -> None:
         """Report what is left as unknown."""
-        producer.flush(patience)
-        producer.purge()
-        producer.flush(1.0)
+        for step in (partial(producer.flush, patience), producer.purge, partial(producer.flush, 1.0)):
+            with contextlib.suppress(KafkaException):
+                step()
