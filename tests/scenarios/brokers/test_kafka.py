@@ -363,6 +363,7 @@ async def test_an_offset_that_vanishes_under_a_running_worker_is_an_error_until_
     monkeypatch.setattr(receiver.Receiver, "__init__", small(receiver.Receiver.__init__))
     topic, group = f"{prefix}orders", f"{prefix}billing"
     billing, shop = await connect("billing", "orders"), await connect("shop")
+    billing._receiver.silence = 1.0
     await publish(shop, [envelope(key="k", id=f"{n}") for n in range(3)])
     assert len(await drained(billing, 3)) == 3
     for _ in range(4):

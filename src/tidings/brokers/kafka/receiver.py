@@ -279,7 +279,10 @@ class Receiver:
             self._failed = refused
 
     def _watch(self) -> None:
-        """Notice that nothing comes although there is something, and begin anew then."""
+        """Notice that nothing comes although there is something, and begin anew then.
+
+        Pausing throws away what the client has read, and with it an error that may be there; so errors are not enough.
+        """
         now = time.monotonic()
         if isinstance(self._trouble, BrokerUnavailable) and now - self._looked_at > LOOK:
             self._looked_at = now
