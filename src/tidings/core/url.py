@@ -21,7 +21,7 @@ _OPTIONS: Mapping[str, Collection[str]] = {  # the others check their own
         *("tls", "ca", "cert", "certkey", "mechanism", "region"),
     ),
     "amqp": _AMQP,
-    "amqps": (*_AMQP, "auth_mechanism", "cacertfile", "certfile", "keyfile"),
+    "amqps": (*_AMQP, "ca", "cert", "certkey", "mechanism"),
     "sqs": ("endpoint", "fifo", "poll", "prefix", "topology", "visibility"),
 }
 _EXAMPLES = {

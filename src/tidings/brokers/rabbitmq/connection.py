@@ -199,6 +199,18 @@ def _parameters(settings: Settings, purpose: str) -> Any:
     )
 
 
+class _RawChannel(pika.channel.Channel):  # type: ignore[misc]  # pika has no types
+    """pika's channel; it ends at once.
+
+    pika itself would first cancel what consumes. The next worker in line would then begin with what follows, before
+    what is not settled here has gone back to its place: out of order.
+    """
+
+    def close(self, reply_code: int = 0, reply_text: str = "Normal shutdown") -> None:
+        self._consumers.clear()
+        super().close(reply_code, reply_text)
+
+
 class _Raw(AsyncioConnection):  # type: ignore[misc]  # pika has no types
     """pika's connection; it sends all frames of a turn of the loop at once, and survives headers it cannot read."""
 
@@ -210,6 +222,9 @@ class _Raw(AsyncioConnection):  # type: ignore[misc]  # pika has no types
         """End it without the goodbye that nobody would answer."""
         if not self.is_closed:
             self._terminate_stream(exceptions.StreamLostError(why))
+
+    def _create_channel(self, number: int, opened: Callable[[Any], object] | None) -> Any:
+        return _RawChannel(self, number, opened)
 
     def _output_marshaled_frames(self, marshaled_frames: list[bytes]) -> None:
         if not self._out:

@@ -44,10 +44,10 @@ async def _checks(settings: Settings, topology: Topology) -> AsyncIterator[Check
     try:
         yield _server(settings, connection)
         yield _encryption(settings)
-        yield await _alarm(connection)
         yield await _permission(settings, connection, topology)
         if settings.shards > 1:
             yield await _shards(settings, connection)
+        yield await _alarm(connection)  # last: in an alarm the server listens no more to whoever has published
     finally:
         await connection.close()
 

@@ -83,9 +83,9 @@ def settings_of(text: str) -> Settings:
     prefix = option("prefix", "tidings.")
     if len(prefix.encode()) > LONGEST_NAME // 4:
         raise BadUrl(f"amqp: the option prefix has {len(prefix.encode())} bytes", f"at most {LONGEST_NAME // 4}")
-    external = _one_of(url, "auth_mechanism", ("plain", "external")) == "external"
+    external = _one_of(url, "mechanism", ("plain", "external")) == "external"
     if external and url.scheme != "amqps":
-        raise BadUrl("amqp: auth_mechanism=external needs a certificate", "use amqps:// with certfile and keyfile")
+        raise BadUrl("amqp: mechanism=external needs a certificate", "use amqps:// with cert and certkey")
     return Settings(
         url=url,
         host=cast("str", url.host),
@@ -119,15 +119,15 @@ def _number(url: Url, name: str, default: int) -> int:
 
 
 def _tls(url: Url) -> ssl.SSLContext | None:
-    files = {name: url.options.get(name) for name in ("cacertfile", "certfile", "keyfile")}
+    files = {name: url.options.get(name) for name in ("ca", "cert", "certkey")}
     if url.scheme == "amqp":
         if given := [name for name, file in files.items() if file]:
             raise BadUrl(f"amqp: the option {given[0]} is for connections with TLS", "use amqps://")
         return None
     try:
-        context = ssl.create_default_context(cafile=files["cacertfile"])
-        if files["certfile"]:
-            context.load_cert_chain(files["certfile"], files["keyfile"])
+        context = ssl.create_default_context(cafile=files["ca"])
+        if files["cert"]:
+            context.load_cert_chain(files["cert"], files["certkey"])
     except OSError as error:  # ssl.SSLError is one
         where = " and ".join(name for name, file in files.items() if file)
         raise BadUrl(f"amqps: {where} cannot be read: {error.strerror or error}", "name files in PEM format") from error

@@ -71,9 +71,9 @@ def trouble_of(settings: Settings, error: BaseException) -> BrokerError:
 def _tls_trouble(settings: Settings, cause: ssl.SSLError) -> BrokerError:
     where = f"RabbitMQ at {settings.place}"
     if isinstance(cause, ssl.SSLCertVerificationError):
-        cure = "name the authority that signed it in the URL: ?cacertfile=/path/to/ca.pem"
+        cure = "name the authority that signed it in the URL: ?ca=/path/to/ca.pem"
         return BrokerRefused(f"{where}: its certificate is not trusted: {cause.verify_message}", cure)
-    cure = "is this its port for TLS (5671)? Does it want a certificate (certfile, keyfile)?"
+    cure = "is this its port for TLS (5671)? Does it want a certificate (cert, certkey)?"
     return BrokerUnavailable(f"{where}: no TLS connection: {cause.reason or cause}", cure)
 
 
