@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from tidings.brokers.sqs import looking
-from tidings.brokers.sqs.connection import CALLS, Clients, connect, is_missing, trouble
+from tidings.brokers.sqs.connection import CALLS, Clients, connect, reach, trouble
 from tidings.brokers.sqs.declaring import Declaring, Place, Queue
 from tidings.brokers.sqs.intake import Intake
 from tidings.brokers.sqs.names import queue_name
@@ -23,7 +23,7 @@ from tidings.core.check import Check
 from tidings.core.envelope import Envelope
 from tidings.core.guarantees import Guarantees
 from tidings.core.resource import Resource
-from tidings.errors import BrokerError, BrokerRefused, BrokerUnavailable
+from tidings.errors import BrokerError, BrokerUnavailable
 
 T = TypeVar("T")
 
@@ -67,7 +67,8 @@ class SqsBroker:
         self._calls = ThreadPoolExecutor(CALLS, thread_name_prefix="tidings-sqs")
         try:
             self._clients = await self._call(connect, self._settings)
-            await self._call(self._reach)
+            name = queue_name(self._app, "anybody-there", prefix=self._settings.prefix, fifo=self._settings.fifo)
+            await self._call(reach, self._clients, self._settings, name)
         except BaseException:
             await self.close()
             raise
@@ -220,17 +221,6 @@ class SqsBroker:
         made = self._declaring.queue(queue.topic)
         self._queues[queue.topic] = made
         return made
-
-    def _reach(self) -> None:
-        """Is anybody there, and are we known to them?"""
-        name = queue_name(self._app, "anybody-there", prefix=self._settings.prefix, fifo=self._settings.fifo)
-        try:
-            self._open.sqs.get_queue_url(QueueName=name)
-        except Exception as error:
-            meaning = trouble(error, self._settings, "connect")
-            denied = isinstance(meaning, BrokerRefused) and "AccessDenied" in meaning.what
-            if not is_missing(error) and not denied:  # who only publishes need not have rights here
-                raise meaning from error
 
     def _count(self, queue: Queue) -> int:
         names = [f"ApproximateNumberOfMessages{which}" for which in ("", "NotVisible", "Delayed")]

@@ -91,6 +91,26 @@ def connect(settings: Settings) -> Clients:
         raise trouble(error, settings, "connect") from error
 
 
+def reach(clients: Clients, settings: Settings, name: str) -> None:
+    """Is anybody there, and are we known to them? Blocks.
+
+    Args:
+        clients: To ask with.
+        settings: Of the connection.
+        name: Of a queue that need not exist.
+
+    Raises:
+        BrokerError: No; says why.
+    """
+    try:
+        clients.sqs.get_queue_url(QueueName=name)
+    except Exception as error:
+        meaning = trouble(error, settings, "connect")
+        denied = "AccessDenied" in code_of(error)  # who only publishes need not have rights here
+        if not is_missing(error) and not denied:
+            raise meaning from error
+
+
 @cache
 def _descriptions() -> Any:
     """What botocore knows about the services; shared, for reading it is most of the work of making a client."""

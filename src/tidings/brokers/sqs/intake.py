@@ -156,12 +156,11 @@ class Intake:
             attempt = attempt or str(uuid4())
             try:
                 messages, until = self._received(queue, attempt)
-            except (ClientError, BotoCoreError) as error:
-                self.note(queue.url, trouble(error, self._settings, f"receive from the queue {queue.name}"))
-                if is_missing(error) and self._settings.topology == "declare" and number == 0:
-                    queue = self._again(queue)
             except Exception as error:  # noqa: BLE001 - a thread that ended would be a worker that hears nothing
-                self.note(queue.url, trouble(error, self._settings, f"receive from the queue {queue.name}"))
+                if not (is_missing(error) and self._settings.topology == "declare"):
+                    self.note(queue.url, trouble(error, self._settings, f"receive from the queue {queue.name}"))
+                elif number == 0:
+                    queue = self._again(queue)
             else:
                 failed, attempt = 0, ""
                 self._keep(queue, messages, until)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 
 import botocore.session
 
@@ -15,7 +16,7 @@ from tidings.errors import BadUrl
 _REGION = re.compile(r"[a-z]{2,6}(?:-[a-z]+){1,3}-\d{1,2}")
 _PREFIX = re.compile(r"[A-Za-z0-9_-]{0,40}")
 _TOPOLOGY = ("declare", "verify", "none")
-_LONGEST_POLL = 20
+_POLL = (1, 20)
 _VISIBILITY = (2, 3600)
 
 
@@ -66,7 +67,7 @@ def read_settings(text: str) -> Settings:
         _word(options, "fifo", ("false", "true")) == "true",
         prefix,
         _word(options, "topology", _TOPOLOGY),
-        _seconds(options, "poll", 5, 0, _LONGEST_POLL),
+        _seconds(options, "poll", 5, *_POLL),
         _seconds(options, "visibility", 30, *_VISIBILITY),
         url.safe,
     )
@@ -74,14 +75,24 @@ def read_settings(text: str) -> Settings:
 
 def _region(url: Url) -> str:
     region = (url.host or "").lower()
-    if _REGION.fullmatch(region):
-        return region
+    if _REGION.fullmatch(region) and (
+        "endpoint" in url.options or _words(region) <= set().union(*map(_words, _known()))
+    ):
+        return region  # perhaps a new one, but made of words that regions are made of
+    near = get_close_matches(region, _known(), 1)
+    cure = f"did you mean {near[0]}? " if near else "write one as in sqs://eu-central-1; "
+    raise BadUrl(f"sqs: {region[:60]!a} is no region of AWS", f"{cure}a newer boto3 knows newer regions")
+
+
+def _words(region: str) -> set[str]:
+    return set(region.split("-")[:-1])
+
+
+@cache
+def _known() -> tuple[str, ...]:
     session = botocore.session.get_session()
-    known = [each for name in session.get_available_partitions() for each in session.get_available_regions("sqs", name)]
-    near = get_close_matches(region, known, 1)
-    raise BadUrl(
-        f"sqs: {region[:60]!a} is no region of AWS", f"did you mean {near[0]}?" if near else "as in sqs://eu-central-1"
-    )
+    partitions = session.get_available_partitions()
+    return tuple(each for partition in partitions for each in session.get_available_regions("sqs", partition))
 
 
 def _endpoint(options: Mapping[str, str]) -> str | None:
