@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from botocore.exceptions import BotoCoreError, ClientError
 
 from tidings.brokers.sqs.connection import Clients, connect, reach, trouble
-from tidings.brokers.sqs.names import queue_name
+from tidings.brokers.sqs.names import queue_name, queues_of
 from tidings.brokers.sqs.settings import Settings
 from tidings.brokers.sqs.topology import RETENTION, queue_differences, subscription_differences
 from tidings.core.check import Check
@@ -62,7 +62,7 @@ def _visibility(settings: Settings) -> Check:
 
 
 def _queues(clients: Clients, settings: Settings, app: str) -> Iterator[Check]:
-    pages = clients.sqs.get_paginator("list_queues").paginate(QueueNamePrefix=f"{settings.prefix}{app}-")
+    pages = clients.sqs.get_paginator("list_queues").paginate(QueueNamePrefix=queues_of(app, prefix=settings.prefix))
     urls = [url for page in pages for url in page.get("QueueUrls", []) if url.endswith(".fifo") is settings.fifo]
     if not urls:
         yield Check("queues", "ok", f"{app} has none here yet")

@@ -32,6 +32,11 @@ def queue_name(app: str, topic: str, *, prefix: str = "", fifo: bool = False) ->
     return f"{prefix}{_allowed(f'{app}-{topic}', whole, _QUEUE_LENGTH - len(prefix) - len(end))}{end}"
 
 
+def queues_of(app: str, *, prefix: str = "") -> str:
+    """How the names of all queues of an app begin; those of an app with a longer name may begin so too."""
+    return f"{prefix}{_NOT_ALLOWED.sub('-', app)}-"
+
+
 def group_of(envelope: Envelope) -> str:
     """The message group of an envelope: its key, readable where AWS allows that; without a key one of its own."""
     if envelope.key is None:

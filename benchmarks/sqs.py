@@ -1,0 +1,228 @@
+"""`python -m benchmarks.sqs [--quick]`: the adapter for SNS and SQS beside boto3, in batches of ten, on one emulator.
+
+Both sides have the same queues, bodies and number of threads. The emulator has a part of the machine that AWS would not
+take, so look at the CPU that a message costs this process as well as at the rates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import boto3
+from botocore.config import Config
+
+from benchmarks import report
+from benchmarks.__main__ import RESULTS, say
+from benchmarks.measure import QUICK, Effort, Figure, Others, Round, Sample, Stopwatch, measure
+from benchmarks.shop import encode, order
+from tests.servers.servers import Servers
+from tests.servers.sqs import CREDENTIALS, REGION, SqsServer
+from tidings.brokers.sqs import SqsBroker
+from tidings.core.arrival import Confirmed
+from tidings.core.cloudevent import to_json
+from tidings.testing.conformance.broker.making import envelope
+
+BATCH = 500
+"""Envelopes that the runtime hands over, or takes, at once."""
+TEN = 10
+PUBLISHERS, CONSUMERS = 8, 4
+"""Threads, as many as the adapter has."""
+SHARE = 0.02
+"""Of `Effort.events`: the messages of a round."""
+
+SERVER: list[SqsServer] = []
+NUMBERS = count(1)
+
+
+def envelopes(number: int) -> list:
+    """Envelopes of as many keys, each with an id that nobody had before."""
+    fresh = [next(NUMBERS) for _ in range(number)]
+    return [envelope(key=f"k-{at}", id=f"e-{at}", data=encode(order(f"o-{at:07}"))) for at in fresh]
+
+
+# ---- ours ------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def brokers() -> Iterator[tuple[asyncio.Runner, SqsBroker, SqsBroker]]:
+    """One that publishes and one that receives, in a corner of their own."""
+    url = f"{SERVER[0].url}&fifo=true&poll=1&prefix={uuid.uuid4().hex[:8]}-"
+    shop, billing = SqsBroker(url, "shop"), SqsBroker(url, "billing")
+    with asyncio.Runner() as runner:
+        runner.run(shop.open())
+        runner.run(billing.open())
+        runner.run(billing.subscribe(["orders"]))
+        yield runner, shop, billing
+        runner.run(shop.close())
+        runner.run(billing.close())
+
+
+async def publish(broker: SqsBroker, sent: list) -> None:
+    """Publish in batches, each confirmed before the next."""
+    for start in range(0, len(sent), BATCH):
+        assert all(isinstance(each, Confirmed) for each in await broker.publish(sent[start : start + BATCH]))
+
+
+async def drain(broker: SqsBroker, number: int) -> None:
+    """Fetch and settle so many."""
+    while number > 0:
+        arrivals = await broker.fetch(BATCH, 1.0)
+        await broker.settle(arrivals)
+        number -= len(arrivals)
+
+
+@contextmanager
+def publishing(_: Path, effort: Effort) -> Iterator[Round]:
+    """Publish envelopes."""
+    with brokers() as (runner, shop, billing):
+
+        def run() -> Sample:
+            sent = envelopes(int(effort.events * SHARE))
+            watch = Stopwatch()
+            runner.run(publish(shop, sent))
+            sample = watch.sample(len(sent))
+            runner.run(drain(billing, len(sent)))
+            return sample
+
+        yield run
+
+
+@contextmanager
+def consuming(_: Path, effort: Effort) -> Iterator[Round]:
+    """Fetch and settle what was published before."""
+    with brokers() as (runner, shop, billing):
+
+        def run() -> Sample:
+            sent = envelopes(int(effort.events * SHARE))
+            runner.run(publish(shop, sent))
+            watch = Stopwatch()
+            runner.run(drain(billing, len(sent)))
+            return watch.sample(len(sent))
+
+        yield run
+
+
+# ---- boto3 -----------------------------------------------------------------------------------------------------------
+
+
+class Boto:
+    """boto3 used well: threads, tens, connections that stay open."""
+
+    def __init__(self) -> None:
+        config = Config(max_pool_connections=PUBLISHERS)
+        options = {"region_name": REGION, "endpoint_url": SERVER[0].endpoint, "config": config}
+        self.sns, self.sqs = boto3.client("sns", **options), boto3.client("sqs", **options)
+        name = f"boto-{uuid.uuid4().hex[:8]}.fifo"
+        self.topic = self.sns.create_topic(Name=name, Attributes={"FifoTopic": "true"})["TopicArn"]
+        self.queue = self.sqs.create_queue(QueueName=name, Attributes={"FifoQueue": "true"})["QueueUrl"]
+        raw = {"RawMessageDelivery": "true"}
+        arn = self.topic.replace(":sns:", ":sqs:")
+        self.sns.subscribe(TopicArn=self.topic, Protocol="sqs", Endpoint=arn, Attributes=raw)
+        self.left = 0
+
+    def publish(self, bodies: list[tuple[str, str]]) -> None:
+        """Publish ten."""
+        entries = [
+            {"Id": str(at), "Message": body, "MessageGroupId": id, "MessageDeduplicationId": id}
+            for at, (id, body) in enumerate(bodies)
+        ]
+        answer = self.sns.publish_batch(TopicArn=self.topic, PublishBatchRequestEntries=entries)
+        assert len(answer["Successful"]) == len(bodies)
+
+    def publish_all(self, sent: list[tuple[str, str]]) -> None:
+        """Publish all, as many tens at once as there are threads."""
+        with ThreadPoolExecutor(PUBLISHERS) as pool:
+            list(pool.map(self.publish, [sent[start : start + TEN] for start in range(0, len(sent), TEN)]))
+
+    def consume(self, _: int) -> None:
+        """Receive tens and delete them until none is left."""
+        while self.left > 0:
+            asked = {"MaxNumberOfMessages": TEN, "WaitTimeSeconds": 1, "MessageAttributeNames": ["All"]}
+            messages = self.sqs.receive_message(QueueUrl=self.queue, **asked).get("Messages", [])
+            if messages:
+                entries = [{"Id": str(at), "ReceiptHandle": each["ReceiptHandle"]} for at, each in enumerate(messages)]
+                assert not self.sqs.delete_message_batch(QueueUrl=self.queue, Entries=entries).get("Failed")
+                self.left -= len(messages)
+
+    def drain(self, number: int) -> None:
+        """Consume so many, on as many threads as the adapter has."""
+        self.left = number
+        with ThreadPoolExecutor(CONSUMERS) as pool:
+            list(pool.map(self.consume, range(CONSUMERS)))
+
+
+def bodies(number: int) -> list[tuple[str, str]]:
+    """What the adapter would send, ready before the clock runs."""
+    return [(each.id, to_json(each).decode()) for each in envelopes(number)]
+
+
+@contextmanager
+def boto_publishing(_: Path, effort: Effort) -> Iterator[Round]:
+    """Publish with boto3."""
+    boto = Boto()
+
+    def run() -> Sample:
+        sent = bodies(int(effort.events * SHARE))
+        watch = Stopwatch()
+        boto.publish_all(sent)
+        sample = watch.sample(len(sent))
+        boto.drain(len(sent))
+        return sample
+
+    yield run
+
+
+@contextmanager
+def boto_consuming(_: Path, effort: Effort) -> Iterator[Round]:
+    """Consume with boto3."""
+    boto = Boto()
+
+    def run() -> Sample:
+        sent = bodies(int(effort.events * SHARE))
+        boto.publish_all(sent)
+        watch = Stopwatch()
+        boto.drain(len(sent))
+        return watch.sample(len(sent))
+
+    yield run
+
+
+NOTE = "floor: boto3 in tens, as many threads"
+SIDES = {"publish": (publishing, boto_publishing), "consume": (consuming, boto_consuming)}
+FIGURES = tuple(
+    Figure(name=f"sqs.{name}", title=f"{name}, FIFO", ours=ours, floor=floor, target=0.7, note=NOTE)
+    for name, (ours, floor) in SIDES.items()
+)
+
+
+def main() -> int:
+    """Measure, print a table, keep the figures."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.sqs", description="Measure the adapter beside boto3.")
+    parser.add_argument("--quick", action="store_true", help="few and short rounds: does it run, not how fast")
+    effort = QUICK if parser.parse_args().quick else Effort()
+    os.environ.update(CREDENTIALS)
+    servers, others = Servers(), Others()
+    try:
+        SERVER.append(servers.shared(SqsServer))
+        with tempfile.TemporaryDirectory(prefix="run-", dir=RESULTS) as folder:
+            results = list(measure(FIGURES, Path(folder), effort, say))
+    finally:
+        servers.close()
+    say("")
+    report.show(results, others.share())
+    report.write(results, RESULTS / "sqs.jsonl", others.share())
+    return 1 if any(result.error for result in results) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
