@@ -18,7 +18,10 @@ CREATE FUNCTION tidings_append(
     streams text[], versions bigint[], times bigint[], correlations text[], causations text[], traceparents text[], headers bytea[],
     datas bytea[]
 ) RETURNS TABLE (place integer, at bigint, number bigint, refused text)
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan    -- planning for each call takes longer than what is planned, here and below
+SET enable_seqscan = off                    -- a plan that is made while the log is empty is used when it is long
+AS $$
 #variable_conflict use_column
 DECLARE
     base bigint;
