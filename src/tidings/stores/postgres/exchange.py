@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection, Connection, generators
@@ -16,14 +16,13 @@ from psycopg import errors as pg
 from psycopg.abc import PQGen, Transformer
 from psycopg.adapt import PyFormat
 from psycopg.adapt import Transformer as Adapting
-from psycopg.pq import ExecStatus, Format
-from psycopg.pq.abc import PGresult
+from psycopg.pq import ConnStatus, ExecStatus, Format
+from psycopg.pq.abc import PGconn, PGresult
 
 from tidings.stores.postgres.prepared import Key, Prepared
 from tidings.stores.postgres.steps import Encoded, Result, Statement
 from tidings.stores.words import first_word
 
-_BAD = frozenset((ExecStatus.FATAL_ERROR, ExecStatus.PIPELINE_ABORTED))
 _CHANGES = ("DROP", "ALTER")
 """What says so of itself may have changed what statements mean that were prepared before."""
 _FORMATS = [[PyFormat.AUTO] * count for count in range(32)]
@@ -79,7 +78,8 @@ def exchange(
         if len(commands) == 1 and (name := prepared.name(commands[0].key)) is not None:
             [command] = commands
             pgconn.send_query_prepared(name, command.values, command.formats, Format.BINARY)
-            [result] = yield from generators.execute(pgconn)
+            yield from generators.send(pgconn)
+            result = yield from _answer(pgconn)
             _check(result, connection)
             found = [_result(result, transformer)]
         else:
@@ -118,22 +118,40 @@ def _pipeline(
         results: list[PGresult] = []
         failed: PGresult | None = None
         for key in answers:
-            [result] = yield from generators.fetch_many(pgconn)
-            if result.status in _BAD:
+            result = yield from _answer(pgconn)
+            if result.status == ExecStatus.FATAL_ERROR:
                 failed = failed or result
+                if pgconn.status != ConnStatus.OK:
+                    break  # that was its last word
+            elif result.status == ExecStatus.PIPELINE_ABORTED:
+                continue
             elif key is not None:
                 prepared.keep(key, preparing[key])
             else:
                 results.append(result)
-        yield from generators.fetch_many(pgconn)  # the end of the pipeline
+        else:
+            yield from generators.fetch_many(pgconn)  # the end of the pipeline
     finally:
         with contextlib.suppress(psycopg.Error):  # what ended too early leaves a connection that cannot be used
             pgconn.exit_pipeline_mode()
     if failed is not None:
-        _fail(failed, connection)
+        _check(failed, connection)
     found = [_result(result, transformer) for result in results]
     yield from _deallocate(connection, prepared.surplus())
     return found
+
+
+def _answer(pgconn: PGconn) -> PQGen[PGresult]:
+    """The next answer of the server.
+
+    Raises:
+        psycopg.OperationalError: There is none.
+    """
+    results = yield from generators.fetch_many(pgconn)
+    if not results:
+        raise psycopg.OperationalError("the server gave no answer")
+    result: PGresult = results[0]
+    return result
 
 
 def _deallocate(connection: Connection[Any] | AsyncConnection[Any], names: Sequence[bytes]) -> PQGen[None]:
@@ -145,14 +163,8 @@ def _deallocate(connection: Connection[Any] | AsyncConnection[Any], names: Seque
 
 
 def _check(result: PGresult, connection: Connection[Any] | AsyncConnection[Any]) -> None:
-    if result.status in _BAD:
-        _fail(result, connection)
-
-
-def _fail(result: PGresult, connection: Connection[Any] | AsyncConnection[Any]) -> NoReturn:
-    if result.status == ExecStatus.PIPELINE_ABORTED:  # pragma: no cover - what aborted it comes first
-        raise psycopg.OperationalError("the pipeline was aborted")
-    raise pg.error_from_result(result, encoding=connection.info.encoding)
+    if result.status == ExecStatus.FATAL_ERROR:
+        raise pg.error_from_result(result, encoding=connection.info.encoding)
 
 
 def _result(result: PGresult, transformer: Transformer) -> Result:
