@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from tidings.core.envelope import Envelope
+from tidings.core.envelope import STATES, Envelope
 from tidings.core.operations import ANY, Append, Appended, Fire
 from tidings.errors import BadArgument, IdConflict, TidingsError, WrongVersion
 from tidings.stores.postgres.arrays import blobs, integers, texts
@@ -24,7 +24,10 @@ _APPEND = (
     "FROM tidings_append($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18)"
 )
 _APPEND_ONE = "SELECT tidings_append_one($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13)"
-_APPEND_FORMATS, _ONE_FORMATS = [0] * 16 + [1] * 2, [0] * 11 + [1] * 2
+_APPEND_TO_STREAM = (
+    "SELECT at, number FROM tidings_append_to_stream($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15)"
+)
+_APPEND_FORMATS, _ONE_FORMATS, _TO_STREAM_FORMATS = [0] * 16 + [1] * 2, [0] * 11 + [1] * 2, [0] * 13 + [1] * 2
 _WAITING = "SELECT envelope FROM tidings_timer WHERE id = $1 AND source = $2"
 _STORED = "SELECT position, type, key, data FROM tidings_log WHERE id = $1 AND source = $2"
 
@@ -67,8 +70,13 @@ def appending(appends: Sequence[Append], *, strict: bool) -> Statement:
 
 
 def is_plain(op: Append) -> bool:
-    """True of one envelope without a stream, which is appended most: there is a shorter way for it."""
-    return len(op.envelopes) == 1 and op.envelopes[0].stream is None and op.expected == ANY and op.due is None
+    """True of one event, which is appended most: there is a shorter way for it."""
+    if len(op.envelopes) != 1 or op.due is not None:
+        return False
+    [each] = op.envelopes
+    if each.stream is None:
+        return op.expected == ANY
+    return each.version is None and not each.stream.startswith(STATES)
 
 
 def append_plain(op: Append) -> Steps[Appended | TidingsError]:
@@ -88,10 +96,15 @@ def append_plain(op: Append) -> Steps[Appended | TidingsError]:
         each.traceparent,
     )
     values = [None if text is None else text.encode() for text in texts_]
-    [result] = yield [(_APPEND_ONE, Encoded([*values, each.headers, each.data], _ONE_FORMATS))]
-    position = result.rows[0][0]
+    if each.stream is None:
+        [result] = yield [(_APPEND_ONE, Encoded([*values, each.headers, each.data], _ONE_FORMATS))]
+        position, version = result.rows[0][0], None
+    else:
+        values += (each.stream.encode(), b"%d" % op.expected)
+        [result] = yield [(_APPEND_TO_STREAM, Encoded([*values, each.headers, each.data], _TO_STREAM_FORMATS))]
+        position, version = result.rows[0]
     if position is not None:
-        return Appended((position,))
+        return Appended((position,), version)
     [result] = yield [appending([op], strict=False)]
     [done] = appended([op], result.rows)
     return done

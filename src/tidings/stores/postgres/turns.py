@@ -15,8 +15,8 @@ from tidings.core.operations import Op
 from tidings.stores.postgres.committer import Committer
 from tidings.stores.postgres.writer import BATCH, check_open, last_position
 
-PATIENCE = 0.0005
-"""Seconds that the commit of a lone writer is waited for on the spot."""
+PATIENCE = 0.001
+"""Seconds that the commit of a lone writer is waited for on the spot; where it mostly takes longer, it is not."""
 
 TURN = 0.001
 """Seconds after which the others of the event loop have their turn, however quick the commits are."""

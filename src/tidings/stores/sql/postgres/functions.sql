@@ -32,23 +32,8 @@ BEGIN
     PERFORM pg_advisory_xact_lock(1953063785, 'tidings_log'::regclass::oid::integer);  -- "tidi"
     SELECT coalesce(max(position), 0) INTO base FROM tidings_log;
 
-    -- What is appended most, in the shortest way there is: one event, or several without a stream, of new ids.
-    IF cardinality(ids) = 1 AND versions[1] IS NULL AND streams[1] IS NOT NULL AND NOT starts_with(streams[1], 'state:') THEN
-        SELECT coalesce(max(version), 0) INTO number FROM tidings_log WHERE stream = streams[1];
-        IF expected[1] IN (-1, number) AND NOT EXISTS (
-            SELECT FROM tidings_log WHERE id = ids[1] AND source = sources[1]
-        ) THEN
-            number := number + 1;
-            INSERT INTO tidings_log VALUES (
-                base + 1, ids[1], sources[1], types[1], schemas[1], topics[1], keys[1], slots[1], streams[1], number,
-                times[1], correlations[1], causations[1], traceparents[1], headers[1], datas[1]
-            );
-            place := 1; at := base + 1;
-            RETURN NEXT;
-            RETURN;
-        END IF;
-        number := NULL;
-    ELSIF array_remove(streams, NULL) = '{}' THEN
+    -- Several without a stream, of new ids, in the shortest way there is.
+    IF array_remove(streams, NULL) = '{}' THEN
         INSERT INTO tidings_log
             SELECT base + given.place, given.id, given.source, given.type, given.schema, given.topic, given.key,
                 given.slot, NULL, NULL, given.time, given.correlation, given.causation, given.traceparent,
@@ -129,6 +114,31 @@ BEGIN
         ON CONFLICT DO NOTHING
         RETURNING position INTO at;
     RETURN at;
+END $$;
+
+-- The same for one envelope that belongs to a stream, but is no state: its position and version. Nothing is stored, and the
+-- position is NULL, also where the stream is at another version than expected (-1: any).
+CREATE FUNCTION tidings_append_to_stream(
+    id text, source text, type text, schema integer, topic text, key text, slot integer, "time" bigint,
+    correlation text, causation text, traceparent text, stream text, expected bigint, headers bytea, data bytea,
+    OUT at bigint, OUT number bigint
+)
+LANGUAGE plpgsql
+SET enable_seqscan = off    -- as above
+AS $$
+#variable_conflict use_variable
+BEGIN
+    PERFORM pg_advisory_xact_lock(1953063785, 'tidings_log'::regclass::oid::integer);  -- "tidi"
+    SELECT coalesce(max(log.version), 0) + 1 INTO number FROM tidings_log AS log
+        WHERE log.stream = tidings_append_to_stream.stream;
+    IF expected IN (-1, number - 1) THEN
+        INSERT INTO tidings_log
+            SELECT coalesce(max(position), 0) + 1, id, source, type, schema, topic, key, slot, stream, number, "time",
+                correlation, causation, traceparent, headers, data
+            FROM tidings_log
+            ON CONFLICT DO NOTHING
+            RETURNING position INTO at;
+    END IF;
 END $$;
 
 -- Store envelopes behind position `base`; nothing is checked.
