@@ -333,6 +333,7 @@ async def consumed(connect, count=40):
     return shop
 
 
+@pytest.mark.bad_input(38)
 async def test_a_committed_offset_that_no_longer_exists_is_an_error_and_not_a_jump(connect, kafka, admin, prefix):
     shop = await consumed(connect)
     topic, group = f"{prefix}orders", f"{prefix}billing"
@@ -434,6 +435,7 @@ async def test_a_group_that_is_new_begins_with_the_earliest_and_has_a_place_from
     assert committed(kafka, f"{prefix}billing", f"{prefix}orders") == dict.fromkeys(range(6), 0)
 
 
+@pytest.mark.bad_input(38)
 async def test_other_partitions_stop_an_app_until_it_says_that_it_knows(connect, admin, prefix):
     shop = await consumed(connect)
     topic = f"{prefix}orders"
@@ -518,6 +520,7 @@ async def test_others_read_what_we_publish(connect, kafka, prefix):
 # ---- topics ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.bad_input(38)
 async def test_topics_that_are_missing_are_named_with_the_commands_that_make_them(connect, prefix, kafka):
     with pytest.raises(BrokerRefused, match=f"topics are missing: {prefix}orders") as refused:
         await connect("billing", "orders", more="&topology=verify")
@@ -550,6 +553,7 @@ async def test_a_topic_that_kafka_cannot_name_is_refused_by_name(connect):
         await connect("billing", "shop:orders")
 
 
+@pytest.mark.bad_input(38)
 async def test_more_copies_than_brokers_are_refused(connect):
     with pytest.raises(BrokerRefused, match="INVALID_REPLICATION_FACTOR") as refused:
         await connect("billing", "orders", more="&replication=3")
