@@ -13,6 +13,8 @@ WRITING = 60.0 if LONG else 2.5
 """Seconds in which a crowd writes."""
 CUTS = 60 if LONG else 8
 """Faults of the network between a broker and those who use it."""
+WRITING = 40.0 if LONG else 2.5
+"""Seconds in which a crowd writes; for a minute the server lets a transaction be idle."""
 DRAINS = 1000 if LONG else 200
 POINTS = 0 if LONG else 12
 """Exact places tried for each system call, evenly over the scenario; 0 tries them all."""

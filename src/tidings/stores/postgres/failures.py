@@ -37,6 +37,11 @@ def is_lost(error: BaseException) -> bool:
     )
 
 
+def is_the_store_s(error: BaseException) -> bool:
+    """True where a statement failed for what the store is in, and not for what the statement says."""
+    return is_lost(error) or isinstance(error, pg.DiskFull)
+
+
 def is_refusal(error: BaseException) -> bool:
     """True where the database refused an operation by a rule of ours, or by one of its own constraints."""
     code = getattr(error, "sqlstate", None)

@@ -13,7 +13,7 @@ from tidings.core.operations import Appended, Op
 from tidings.errors import StoreError, TidingsError, UsageError
 from tidings.stores.postgres.apply import APPLY, BEGIN, COMMIT
 from tidings.stores.postgres.deferring import MOST, Deferred, Deferring
-from tidings.stores.postgres.failures import explain, is_lost
+from tidings.stores.postgres.failures import explain, is_lost, is_the_store_s
 from tidings.stores.postgres.placeholders import numbered
 from tidings.stores.postgres.reads import LOAD
 from tidings.stores.postgres.rows import PostgresRows
@@ -79,7 +79,7 @@ class PostgresTransaction:
             if len(self._pending) > MOST:
                 await self.flush()
             return Deferred(self._deferring, sql)
-        return PostgresRows(await self._send(statement))
+        return PostgresRows((await self._send(statement))[-1])
 
     async def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         """Run one statement for many rows, in one round trip."""
@@ -91,12 +91,12 @@ class PostgresTransaction:
             if len(self._pending) > MOST:
                 await self.flush()
         elif rows:
-            await self._run(statements)
+            await self._send(*statements)
 
     async def load(self, stream: str, after: int = 0) -> Sequence[tuple[str, bytes, int]]:
         """(type, data, version) of a stream's events, as this transaction sees them."""
         self._check("")
-        return (await self._send((LOAD, (stream, after)))).rows
+        return (await self._send((LOAD, (stream, after))))[0].rows
 
     async def apply(self, op: Op) -> Any:
         """Apply an operation as part of this transaction; one that is refused leaves nothing behind."""
@@ -121,7 +121,7 @@ class PostgresTransaction:
         """The connection, once what is pending was sent."""
         self._check("")
         if self._pending:
-            await self._run([])
+            await self._send()
         return self._connection
 
     async def savepoint(self) -> None:
@@ -234,11 +234,11 @@ class PostgresTransaction:
         """Run the statements of an operation; makes this a `Wire`."""
         return await self._run(statements)
 
-    async def _send(self, statement: Statement) -> Result:
+    async def _send(self, *statements: Statement) -> list[Result]:
         try:
-            return (await self._run((statement,)))[-1]
+            return await self._run(statements)
         except psycopg.Error as error:
-            if is_lost(error):
+            if is_the_store_s(error):
                 raise explain(error, self._place) from error
             raise
 
