@@ -37,7 +37,7 @@ def _url(_folder: Path) -> str:
 
 
 saved = appended(by_save, 1, at=opened)
-alone, two, four = (workers.drained(workers.tidings, fill, number, 20_000, SLOW) for number in (1, 2, 4))
+alone, two, four = (workers.drained(workers.tidings, fill, number, 6_000, SLOW) for number in (1, 2, 4))
 
 FIGURES = (
     Figure(

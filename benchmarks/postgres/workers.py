@@ -13,10 +13,13 @@ from benchmarks.measure import Effort, Round, Sample, Side
 from benchmarks.postgres.server import new
 from benchmarks.shop import OrderPlaced, decode, encode, order
 from tidings import App
+from tidings.core.subscription import Subscription
 
 CHUNK = 1_000
 BATCH = 100
 """Jobs that the peer takes at once; its own default, 10, is slower."""
+SLOW_AT_ONCE = 4
+"""Items that one worker does at once where they take long: few, so that workers are what there is too few of."""
 PATIENCE = 30.0
 """Seconds until every worker has something to do, and then until the queue is drained."""
 
@@ -51,7 +54,7 @@ def tidings(url: str, board: Board, worker: int, pause: float) -> None:
     """A worker of ours."""
     app = App(url, name="shop", lease=1.0)  # they share as soon as they know of each other: after a third of it
 
-    @app.on(OrderPlaced, group="work")
+    @app.on(OrderPlaced, group="work", concurrency=SLOW_AT_ONCE if pause else Subscription.concurrency)
     async def work(placed: OrderPlaced) -> None:
         await board.work(worker, pause)
 
