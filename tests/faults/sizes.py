@@ -9,10 +9,6 @@ ZOMBIES = 100 if LONG else 20
 SERVER_KILLS = 100 if LONG else 8
 ROUNDS = 20 if LONG else 1
 """Times that connections run out, or the disk fills up."""
-WRITING = 60.0 if LONG else 2.5
-"""Seconds in which a crowd writes."""
-CUTS = 60 if LONG else 8
-"""Faults of the network between a broker and those who use it."""
 WRITING = 40.0 if LONG else 2.5
 """Seconds in which a crowd writes; for a minute the server lets a transaction be idle."""
 DRAINS = 1000 if LONG else 200
@@ -25,7 +21,7 @@ BROKER_KILLS = 100 if LONG else 3
 """kill -9 of a broker's server under load."""
 BROKER_WORKERS = 100 if LONG else 5
 """kill -9 of workers that receive from a broker."""
-CUTS = 60 if LONG else 10
+CUTS = 60 if LONG else 8
 """Ways in which the network to a broker breaks."""
 CHANGES = 40 if LONG else 14
 """Workers that come or go."""

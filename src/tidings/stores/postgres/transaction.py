@@ -96,7 +96,7 @@ class PostgresTransaction:
     async def load(self, stream: str, after: int = 0) -> Sequence[tuple[str, bytes, int]]:
         """(type, data, version) of a stream's events, as this transaction sees them."""
         self._check("")
-        return (await self._send((LOAD, (stream, after))))[0].rows
+        return (await self._send((LOAD, (stream, after))))[-1].rows
 
     async def apply(self, op: Op) -> Any:
         """Apply an operation as part of this transaction; one that is refused leaves nothing behind."""
