@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import shutil
 import subprocess
 import time
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ import pika
 import pytest
 
 from tests.servers.rabbitmq import RabbitmqServer
+from tests.servers.server import free_ports
 from tidings.brokers.rabbitmq import RabbitBroker, intake
 from tidings.core.arrival import Confirmed, Rejected, Unknown
 from tidings.errors import BadUrl, BrokerRefused, BrokerUnavailable, Unreadable
@@ -53,6 +55,35 @@ def strict(rabbitmq, servers):
     (server.folder / "advanced.config").write_text("[{rabbit, [{channel_tick_interval, 500}]}].\n")
     server.start()
     return server
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    """A folder with ca.pem, and with certificates of the server (cert.pem, key.pem) that it signed."""
+    if shutil.which("openssl") is None:
+        pytest.skip("there is no openssl to make certificates with: apt-get install openssl")
+    folder = tmp_path_factory.mktemp("authority")
+    new = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
+    for words in (
+        (*new, "-subj", "/CN=authority", "-keyout", "ca-key.pem", "-out", "ca.pem"),
+        (
+            *(*new, "-subj", "/CN=server", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem"),
+            *("-out", "cert.pem", "-CA", "ca.pem", "-CAkey", "ca-key.pem"),
+        ),
+    ):
+        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def secure_port(rabbitmq, servers, authority):
+    """Of a server that is spoken to with TLS."""
+    (port,) = free_ports(1)
+    files = {"cacertfile": "ca.pem", "certfile": "cert.pem", "keyfile": "key.pem"}
+    settings = {f"ssl_options.{name}": str(authority / file) for name, file in files.items()}
+    server = servers.make(RabbitmqServer, settings={"listeners.ssl.default": f"127.0.0.1:{port}", **settings})
+    server.start()
+    return port
 
 
 @pytest.fixture
@@ -563,3 +594,20 @@ async def test_closing_leaves_what_is_under_way_in_doubt(connect, proxy, rabbitm
     await shop.close()
     assert [type(each) for each in await publishing] == [Unknown, Unknown]
     assert time.monotonic() - began < 5.0
+
+
+async def test_with_tls_the_server_must_be_the_one_that_the_authority_has_signed(secure_port, authority) -> None:
+    url = f"amqps://guest:guest@127.0.0.1:{secure_port}/"
+    with pytest.raises(BrokerRefused, match="certificate is not trusted") as caught:
+        await RabbitBroker(url, "shop").open()
+    assert "?ca=" in caught.value.cure
+    shop = RabbitBroker(f"{url}?ca={authority}/ca.pem", "shop")
+    assert [each.verdict for each in shop.look()] == ["ok"] * 4
+    await shop.open()
+    await shop.subscribe(["orders"])
+    await publish(shop, [envelope(id="a")])
+    assert [read(each).id for each in await settled(shop, 1)] == ["a"]
+    await shop.close()
+    other = RabbitBroker(f"{url.replace('127.0.0.1', 'localhost')}?ca={authority}/ca.pem", "shop")
+    with pytest.raises(BrokerRefused, match="certificate is not trusted"):
+        await other.open()
