@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -197,11 +198,11 @@ class SqsBroker:
                 entries.append((at, entry))
             else:
                 results[at] = refused
-        found = list(batches(entries, place.limit))
+        waiting = deque(batches(entries, place.limit))
         publishing = Publishing(self._open, self._settings)
         calls = [
-            self._start(publishing.publish, place, found[lane::_PUBLISHING], results, deadline)
-            for lane in range(min(_PUBLISHING, len(found)))
+            self._start(publishing.publish, place, waiting, results, deadline)
+            for _ in range(min(_PUBLISHING, len(waiting)))
         ]
         if not calls:
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -65,20 +66,22 @@ class Publishing:
         self._clients = clients
         self._settings = settings
 
-    def publish(self, place: Place, lane: Sequence[Sequence[Numbered]], results: list[Result], deadline: float) -> None:
-        """Publish batches one after the other.
+    def publish(self, place: Place, waiting: deque[list[Numbered]], results: list[Result], deadline: float) -> None:
+        """Publish batches one after the other until none is left; several threads may share them.
 
         Args:
             place: The topic.
-            lane: The batches.
+            waiting: The batches; each is taken out by whoever publishes it.
             results: Where results are put as they come in.
             deadline: When to stop sending, by the monotonic clock.
 
         Raises:
             TopicGone: The topic was deleted; what has no result yet keeps the one it had.
         """
-        for batch in lane:
-            if time.monotonic() > deadline:
+        while waiting and time.monotonic() < deadline:
+            try:
+                batch = waiting.popleft()
+            except IndexError:  # another thread was quicker
                 return
             for (at, _), result in zip(batch, self._published(place, batch), strict=True):
                 results[at] = result
