@@ -6,69 +6,75 @@ import asyncio
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
-from tidings.core.arrival import Arrival
+from tidings.brokers.kafka.share import Share
 
 MOST = 2_000
-"""Arrivals that are kept for the next fetch."""
+"""Records that are kept for the next fetch."""
 
 MOST_BYTES = 8_000_000
-"""Bytes of their bodies; the last one may exceed it."""
+"""Bytes of their values; the last ones may exceed it."""
+
+Received = tuple[Share, Any]
+"""The partition it came from, and the record as the client has it."""
 
 
 class Buffer:
-    """Arrivals in order; one task waits for them at a time.
+    """Records in order; one task waits for them at a time.
 
     Attributes:
-        emptied: Set when there may be room again.
+        emptied: Set when there may be room again, for whoever cleared it.
     """
 
     def __init__(self) -> None:
         self.emptied = threading.Event()
         self._lock = threading.Lock()
-        self._arrivals: deque[Arrival] = deque()
+        self._records: deque[Received] = deque()
         self._bytes = 0
         self._waiting: asyncio.Future[None] | None = None
 
     @property
     def room(self) -> int:
         """How many more are taken."""
-        return 0 if self._bytes >= MOST_BYTES else max(0, MOST - len(self._arrivals))
+        return 0 if self._bytes >= MOST_BYTES else max(0, MOST - len(self._records))
 
     @property
     def size(self) -> int:
         """How many there are."""
-        return len(self._arrivals)
+        return len(self._records)
 
-    def put(self, arrivals: Sequence[Arrival]) -> None:
+    def put(self, records: Sequence[Received]) -> None:
         """Add what was received, and wake whoever waits."""
+        more = sum(len(record) for _, record in records)
         with self._lock:
-            self._arrivals.extend(arrivals)
-            self._bytes += sum(len(each.body) for each in arrivals)
+            self._records.extend(records)
+            self._bytes += more
         self.wake()
 
-    def take(self, limit: int) -> list[Arrival]:
+    def take(self, limit: int) -> list[Received]:
         """The oldest ones, up to `limit`."""
         with self._lock:
-            arrivals = self._arrivals
-            taken = [arrivals.popleft() for _ in range(min(limit, len(arrivals)))]
-            self._bytes -= sum(len(each.body) for each in taken)
-        self.emptied.set()
+            records = self._records
+            taken = [records.popleft() for _ in range(min(limit, len(records)))]
+            self._bytes -= sum(len(record) for _, record in taken)
+        if not self.emptied.is_set():
+            self.emptied.set()
         return taken
 
-    def drop(self, unwanted: Callable[[Arrival], bool]) -> None:
-        """Forget some."""
+    def drop_gone(self) -> None:
+        """Forget those of partitions that were taken away."""
         with self._lock:
-            self._arrivals = deque(each for each in self._arrivals if not unwanted(each))
-            self._bytes = sum(len(each.body) for each in self._arrivals)
+            self._records = deque(each for each in self._records if not each[0].gone)
+            self._bytes = sum(len(record) for _, record in self._records)
         self.emptied.set()
 
     async def wait(self, seconds: float) -> None:
         """Return when there are some, when woken, or in the end."""
         waiting = self._waiting = asyncio.get_running_loop().create_future()
         try:
-            if not self._arrivals:  # looked at after the future is there to be woken
+            if not self._records:  # looked at after the future is there to be woken
                 await asyncio.wait([waiting], timeout=seconds)
         finally:
             self._waiting = None

@@ -30,6 +30,9 @@ from tidings.errors import BrokerError, BrokerRefused, BrokerUnavailable
 POLL = 0.1
 """Seconds that one poll waits for messages: how soon the thread sees what others want of it."""
 
+MORE = 500
+"""Messages that are taken over at once."""
+
 COMMIT = 0.2
 """Seconds between commits."""
 
@@ -96,7 +99,19 @@ class Receiver:
                 taken = self.buffer.take(limit)
             if not taken and (trouble := self._trouble) is not None:
                 raise type(trouble)(trouble.what, trouble.cure, **trouble.data)  # a traceback of its own each time
-        return taken
+        # Read here and not on the other thread, for which the event loop would have to wait.
+        return [self._arrival(share, message) for share, message in taken]
+
+    def _arrival(self, share: Share, message: Any) -> Arrival:
+        offset = message.offset()
+        return Arrival(
+            self._wanted[share.topic],
+            message.value() or b"",
+            headers_from(message.headers()),
+            f"{share.topic}[{share.partition}] at offset {offset}",
+            key_from(message.key()),
+            (share, offset),
+        )
 
     def settle(self, arrivals: Sequence[Arrival]) -> None:
         """Note that these are safe here; they are committed soon."""
@@ -172,7 +187,7 @@ class Receiver:
                 self._paused = False
             if (first := consumer.poll(POLL)) is not None:
                 share = self._share_of(first)
-                more = consumer.consume(room, 0)  # which may also take partitions away, and bring them back
+                more = consumer.consume(min(room, MORE), 0)  # which may also take partitions away, and bring them back
                 self._received([first, *more] if self._share_of(first) is share else more)
         elif self._paused:
             if (late := consumer.poll(POLL)) is not None:
@@ -189,32 +204,18 @@ class Receiver:
         return self.shares.get((message.topic(), message.partition()))
 
     def _received(self, messages: Iterable[Any]) -> None:
-        arrivals = []
-        shares, wanted = self.shares, self._wanted
+        records = []
+        shares = self.shares
         for message in messages:
             if (error := message.error()) is not None:
                 self._report(error, message)
-                continue
-            topic, partition, offset = message.topic(), message.partition(), message.offset()
-            share = shares.get((topic, partition))
-            if share is None:
-                continue  # taken away meanwhile
-            share.took(offset)
-            share.epoch = message.leader_epoch()
-            arrivals.append(
-                Arrival(
-                    wanted[topic],
-                    message.value() or b"",
-                    headers_from(message.headers()),
-                    f"{topic}[{partition}] at offset {offset}",
-                    key_from(message.key()),
-                    (share, offset),
-                )
-            )
+            elif (share := shares.get((message.topic(), message.partition()))) is not None:  # else it was taken away
+                share.took(message.offset())
+                records.append((share, message))
         self._heard_at = time.monotonic()
-        if arrivals:
+        if records:
             self._trouble = None
-            self.buffer.put(arrivals)
+            self.buffer.put(records)
 
     def _report(self, error: KafkaError, message: Any) -> None:
         code, place = error.code(), (message.topic(), message.partition())
@@ -263,9 +264,7 @@ class Receiver:
         for each in shares:
             if each.advance():
                 each.dirty = False
-                epoch = {} if each.epoch is None else {"leader_epoch": each.epoch}
-                text = each.known.text()
-                found.append(TopicPartition(each.topic, each.partition, each.position, metadata=text, **epoch))
+                found.append(TopicPartition(each.topic, each.partition, each.position, metadata=each.known.text()))
         return found
 
     def _on_commit(self, error: KafkaError | None, offsets: Sequence[TopicPartition]) -> None:
@@ -353,7 +352,7 @@ class Receiver:
         for place in places:
             if (share := self.shares.pop(place, None)) is not None:
                 share.gone = True
-        self.buffer.drop(lambda each: each.token[0].gone)
+        self.buffer.drop_gone()
 
     def _leave(self, consumer: Any) -> None:
         """Commit once more, without waiting for long, and leave."""

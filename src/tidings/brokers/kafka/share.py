@@ -43,11 +43,10 @@ class Share:
         known: What is committed beside the offset.
         position: Everything before this offset is settled.
         dirty: True while `position` is ahead of what was committed.
-        epoch: Leader epoch of what was taken last, by which a truncated log is noticed.
         gone: True when the partition was taken away.
     """
 
-    __slots__ = ("_next", "_taken", "dirty", "epoch", "gone", "known", "partition", "position", "topic")
+    __slots__ = ("_next", "_taken", "dirty", "gone", "known", "partition", "position", "topic")
 
     def __init__(self, topic: str, partition: int, position: int, known: Known, *, dirty: bool) -> None:
         """Args: position: first offset to come. dirty: whether it is yet to be committed."""
@@ -56,7 +55,6 @@ class Share:
         self.known = known
         self.position = position
         self.dirty = dirty
-        self.epoch: int | None = None
         self.gone = False
         self._next = position
         self._taken: dict[int, None] = {}

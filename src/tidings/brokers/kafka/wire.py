@@ -21,8 +21,15 @@ def headers_of(envelope: Envelope) -> list[tuple[str, str | bytes | None]]:
 
 def headers_from(headers: Iterable[tuple[str, Any]] | None) -> dict[str, str]:
     """The headers of a record, as an arrival has them; of several with one name the last one counts."""
+    try:
+        return {_name(name): value.decode() if value else "" for name, value in headers or ()}
+    except UnicodeDecodeError:
+        return _text_among(headers or ())
+
+
+def _text_among(headers: Iterable[tuple[str, Any]]) -> dict[str, str]:
     found: dict[str, str] = {}
-    for name, value in headers or ():
+    for name, value in headers:
         try:
             found[_name(name)] = value.decode() if value else ""
         except UnicodeDecodeError:
