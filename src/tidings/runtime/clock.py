@@ -51,9 +51,9 @@ class Clock:
         """Wall time, microseconds since 1970 UTC. Shown and used for due times, never for order or leases."""
         return time.time_ns() // 1000
 
-    def id(self) -> str:
-        """A new UUIDv7."""
-        return uuid7(self.now() // 1000, self._bits(74))
+    def id(self, now: int | None = None) -> str:
+        """A new UUIDv7. Args: now: what `now` has just said, where it was asked already."""
+        return uuid7((self.now() if now is None else now) // 1000, self._bits(74))
 
     def due(self, after: float | timedelta | None, at: datetime | None) -> int | None:
         """The wall time meant by `after` (seconds from now) or `at` (an aware datetime); None when neither is given.

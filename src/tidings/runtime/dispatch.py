@@ -30,9 +30,9 @@ class Dispatch:
     def __init__(self, subscription: Subscription) -> None:
         """Compile decoders by stored name, and the way the handler takes its arguments."""
         self.subscription = subscription
-        self._readers: dict[str, tuple[int, Callable[[bytes], Any], MessageType]] = {}
+        self._readers: dict[str, tuple[int, Callable[[bytes], Any], MessageType | None]] = {}
         for kind in subscription.types:
-            reader = (kind.schema, Codec(kind).decode, kind)
+            reader = (kind.schema, Codec(kind).decode, kind if kind.kind == "state" else None)
             for name in (kind.name, *kind.was):
                 self._readers[name] = reader
         self._threads: Threads | None = None if subscription.is_async else Threads(subscription)
@@ -52,12 +52,12 @@ class Dispatch:
         """
         if not self._readers:
             return envelope
-        schema, decode, kind = self._readers[envelope.type]
+        schema, decode, state = self._readers[envelope.type]
         if envelope.schema > schema:
             msg = f"{envelope.type} has schema version {envelope.schema}; this code knows {schema}"
             raise Unreadable(msg, "deploy the newer code, then redrive")
-        if envelope.data in TOMBSTONES and kind.kind == "state" and envelope.key is not None:
-            return Gone(kind.cls, envelope.key) if self.subscription.tombstones else UNSEEN
+        if state is not None and envelope.data in TOMBSTONES and envelope.key is not None:
+            return Gone(state.cls, envelope.key) if self.subscription.tombstones else UNSEEN
         return decode(envelope.data)
 
     def messages(self, result: Any) -> tuple[Any, ...]:

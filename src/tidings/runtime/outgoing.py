@@ -105,7 +105,7 @@ class Outgoing:
         cause = HANDLING.get()
         now = self._clock.now()
         if id is None:
-            id = self._clock.id()
+            id = self._clock.id(now)
         elif not isinstance(id, str) or not 0 < len(id) <= 200 or not id.isprintable():  # noqa: PLR2004 - see the cure
             msg = f"the id {str(id)[:40]!r} cannot be used"
             raise BadArgument(msg, "an id is printable text of 1 to 200 characters")

@@ -9,8 +9,8 @@ from typing import Any
 from tidings.errors import StoreGone
 from tidings.stores.sqlite.ids import Ids
 from tidings.stores.sqlite.presence import Presence
+from tidings.stores.sqlite.rows import Rows
 
-INSERT_LOG = "INSERT INTO tidings_log VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 UPSERT_STATE = (
     "INSERT INTO tidings_state VALUES (?,?,?,?,?,?) ON CONFLICT (type, key) DO UPDATE SET "
     "version = excluded.version, position = excluded.position, time = excluded.time, data = excluded.data"
@@ -32,7 +32,7 @@ class Changes:
         presence: Says which members live.
         ids: Tells whether an id is known.
         careful: Look ids up before inserting them, and insert at once.
-        rows: Log rows to insert.
+        rows: Log rows to insert, by statement.
         given: True when the ids of some of them may be known, so that the flush has to see.
         states: (type, key) -> row of the table of current states.
         versions: Stream -> version after the rows so far.
@@ -63,7 +63,7 @@ class Changes:
         self.presence = presence
         self.ids = Ids()
         self.careful = self.given = False
-        self.rows: list[list[Any]] = []
+        self.rows: Rows = {}
         self.states: dict[tuple[str, str], tuple[Any, ...]] = {}
         self.versions: dict[str, int] = {}
         self.grew = False
@@ -126,12 +126,12 @@ class Changes:
     def flush(self) -> None:
         """Write the rows that wait."""
         if self.rows:
-            rows = self.rows
-            if len(rows) == 1:
-                self.connection.execute(INSERT_LOG, rows[0])
-            else:
-                self.connection.executemany(INSERT_LOG, rows)
-            rows.clear()
+            for sql, rows in self.rows.items():
+                if len(rows) == 1:
+                    self.connection.execute(sql, rows[0])
+                else:
+                    self.connection.executemany(sql, rows)
+            self.rows.clear()
             self.grew = True
             if self.given:
                 self.given = False

@@ -279,7 +279,11 @@ class Committer:
         try:
             for op in ops:
                 try:
-                    outcomes.append((apply_alone(changes, op) if is_risky(op) else APPLY[type(op)](changes, op), None))
+                    if type(op) is Append:  # most of what comes many at a time
+                        outcomes.append((log.append(changes, op), None))
+                    else:
+                        apply = apply_alone if is_risky(op) else APPLY[type(op)]
+                        outcomes.append((apply(changes, op), None))
                 except TidingsError as error:
                     outcomes.append((None, error))
             changes.flush()

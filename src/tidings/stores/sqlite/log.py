@@ -7,11 +7,11 @@ from functools import cache
 from typing import Any
 
 import msgspec
-from msgspec.structs import astuple
 
 from tidings.core.envelope import STATES, Envelope
 from tidings.core.operations import ANY, Append, Appended, Fire
 from tidings.errors import BadArgument, IdConflict, WrongVersion
+from tidings.stores.sqlite import rows
 from tidings.stores.sqlite.changes import Changes
 
 _NOTHING = Appended(())
@@ -42,28 +42,29 @@ def lone_insert(op: Append) -> tuple[str, list[Any]] | None:
     stream, version = op.envelopes[0].stream, op.expected
     if (stream is None) is not (version == ANY) or (stream is not None and stream.startswith(STATES)):
         return None
+    seldom = any(map(rows.has_seldom, op.envelopes))
     values: list[Any] = []
     for envelope in op.envelopes:
-        if envelope.stream != stream:
+        if envelope.stream != stream or envelope.version is not None:
             return None
-        row = list(astuple(envelope))
-        row[0] = None  # SQLite takes the next position
+        values += rows.unplaced(envelope, with_seldom=seldom)
         if stream is not None:
             version += 1
-            row[9] = version
-        values += row
+            values += (stream, version)
     if op.expected > 0:
         values += (stream, op.expected)
-    return _insert_alone(len(op.envelopes), goes_on=op.expected > 0), values
+    return _insert_alone(len(op.envelopes), seldom, stream is not None, op.expected > 0), values
 
 
 @cache
-def _insert_alone(count: int, *, goes_on: bool) -> str:
-    rows = ",".join(("(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",) * count)
+def _insert_alone(count: int, with_seldom: bool, with_stream: bool, goes_on: bool) -> str:  # noqa: FBT001 - a key
+    names = rows.columns(with_seldom=with_seldom, with_stream=with_stream)
+    values = ",".join((f"({','.join('?' * len(names))})",) * count)
+    insert = f"INSERT INTO tidings_log ({','.join(names)})"
     if not goes_on:
-        return f"INSERT INTO tidings_log VALUES {rows}"
+        return f"{insert} VALUES {values}"
     ends_there = "EXISTS (SELECT 1 FROM tidings_log WHERE stream = ? AND version = ?)"
-    return f"INSERT INTO tidings_log SELECT * FROM (VALUES {rows}) WHERE {ends_there}"
+    return f"{insert} SELECT * FROM (VALUES {values}) WHERE {ends_there}"
 
 
 def append(changes: Changes, op: Append) -> Appended:
@@ -86,15 +87,14 @@ def _append(changes: Changes, envelopes: Sequence[Envelope], expected: int) -> A
             return known
     position = changes.head
     first = position + 1
-    rows = changes.rows
     version = None
     for envelope in envelopes:
         position += 1
-        row: list[Any] = list(astuple(envelope))
-        row[0] = position
-        if envelope.stream is not None:
-            row[8:10] = _, version = _place_in_stream(changes, envelope, position)
-        rows.append(row)
+        if envelope.stream is None:
+            rows.put(changes.rows, envelope, position, None, envelope.version)
+        else:
+            stream, version = _place_in_stream(changes, envelope, position)
+            rows.put(changes.rows, envelope, position, stream, version)
     changes.head = position
     return Appended((position,) if first == position else tuple(range(first, position + 1)), version)
 
@@ -226,13 +226,13 @@ def fire(changes: Changes, op: Fire) -> int | None:
     """Move timers that are due to the log, earliest first."""
     changes.flush()
     connection = changes.connection
-    rows = connection.execute(
+    due_now = connection.execute(
         "SELECT number, envelope FROM tidings_timer WHERE due <= ? ORDER BY due, number LIMIT ?", (op.now, op.limit)
     ).fetchall()
-    fresh = [envelope for envelope in (_decode(row[1]) for row in rows) if not _published(changes, envelope)]
+    fresh = [envelope for envelope in (_decode(row[1]) for row in due_now) if not _published(changes, envelope)]
     if fresh:
         _append(changes, fresh, ANY)
-    connection.executemany("DELETE FROM tidings_timer WHERE number = ?", [(row[0],) for row in rows])
+    connection.executemany("DELETE FROM tidings_timer WHERE number = ?", [(row[0],) for row in due_now])
     changes.flush()
     row = connection.execute("SELECT min(due) FROM tidings_timer").fetchone()
     due: int | None = row[0]
