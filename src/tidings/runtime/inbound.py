@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
@@ -43,13 +43,23 @@ class Inbound:
         subscribed: Set once messages for this app are kept.
     """
 
-    def __init__(self, app: str, store: Store, broker: Broker, topics: Sequence[str], clock: Clock) -> None:
-        """Args: app: name of the app. topics: what it subscribes to."""
+    def __init__(
+        self,
+        app: str,
+        store: Store,
+        broker: Broker,
+        topics: Sequence[str],
+        clock: Clock,
+        finished: Callable[[int], Awaitable[bool]],
+    ) -> None:
+        """Args: app: its name. topics: what it subscribes to. finished: says whether all is done up to a position."""
         self._app = app
         self._store = store
         self._broker = broker
         self._topics = topics
         self._clock = clock
+        self._finished = finished
+        self._is_volatile = store.guarantees.durable == "process"
         self._pause = SHORTEST
         self.busy = False
         self.subscribed = asyncio.Event()
@@ -78,9 +88,18 @@ class Inbound:
         self.busy = True
         try:
             await self._keep(arrivals)
+            if self._is_volatile:
+                await self._wait_for_handlers()
             await self._broker.settle(arrivals)
         finally:
             self.busy = False
+
+    async def _wait_for_handlers(self) -> None:
+        """A log in memory ends with the process: what is in it is safe only once it is handled."""
+        head, pause = await self._store.head(), 0.001
+        while not await self._finished(head):
+            await asyncio.sleep(pause)
+            pause = min(0.05, pause * 1.5)
 
     async def _keep(self, arrivals: Sequence[Arrival]) -> None:
         """Make all of them durable here."""

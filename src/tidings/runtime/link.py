@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from tidings.core.ports import Broker, Store
 from tidings.core.subscription import Subscription
@@ -34,13 +34,19 @@ class Link:
     """
 
     def __init__(
-        self, app: str, store: Store, broker: Broker, subscriptions: Sequence[Subscription], clock: Clock
+        self,
+        app: str,
+        store: Store,
+        broker: Broker,
+        subscriptions: Sequence[Subscription],
+        clock: Clock,
+        finished: Callable[[int], Awaitable[bool]],
     ) -> None:
-        """Args: app: its name. subscriptions: of the app; the topics of their types are subscribed to."""
+        """Args: app: its name. subscriptions: of the app. finished: says whether all is done up to a position."""
         self._app = app
         self._broker = broker
         self._opened = asyncio.Event()
-        self.inbound = Inbound(app, store, broker, topics_of(app, subscriptions), clock)
+        self.inbound = Inbound(app, store, broker, topics_of(app, subscriptions), clock, finished)
         self._outbound = Outbound(app, broker, self._opened, clock)
         self.wanted = Wanted(app, store, self._outbound.carry, clock)
         self.subscriptions = (self._outbound.subscription, self.wanted.subscription)

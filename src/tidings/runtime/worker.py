@@ -74,7 +74,7 @@ class Worker:
         self.store = store
         self.clock = clock
         self.lease = lease
-        self.link = None if broker is None else Link(app, store, broker, subscriptions, clock)
+        self.link = None if broker is None else Link(app, store, broker, subscriptions, clock, self._finished)
         self.pumps = [
             Pump(store, each, groups.consumer(each, f"{app}.{each.group}", self.member, lease), outgoing, clock)
             for each in (*subscriptions, *(self.link.subscriptions if self.link else ()))
@@ -277,13 +277,15 @@ class Worker:
             return False
         if await self.store.oldest_outgoing() is not None or (self.link and not await self.link.idle()):
             return False
-        head = await self.store.head()
+        done = await self._finished(await self.store.head())
+        return done and not any([await seeding.busy() for seeding in self.seedings])
+
+    async def _finished(self, position: int) -> bool:
+        """True when every group has finished the log up to a position, and nothing waits for another attempt."""
         for pump in self.pumps:
-            if await self.store.next_due(pump.group, range(SLOTS)) is not None:
+            if await self.store.next_due(pump.group, range(SLOTS)) is not None or not await pump.finished(position):
                 return False
-            if not await pump.finished(head):
-                return False
-        return not any([await seeding.busy() for seeding in self.seedings])
+        return True
 
 
 def share(pump: Pump, member: str, members: Sequence[str]) -> int:
