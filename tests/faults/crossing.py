@@ -64,12 +64,14 @@ class Crossing:
         folder: For the stores.
         mutant: Breaks the product on purpose, inside every process that runs a worker.
         ordered: False where the broker promises no order.
+        pace: Seconds between two publications of one process.
     """
 
     broker: str
     folder: Path
     mutant: Callable[[], object] | None = None
     ordered: bool = True
+    pace: float = 0.002
     children: list[Child] = field(default_factory=list)
 
     def url(self, app: str) -> str:
@@ -118,7 +120,7 @@ class Crossing:
                     await app.publish(*(Sent(key, numbers[key]) for key in keys))
                     if at == 0:
                         ready()
-                    await asyncio.sleep(0.002)
+                    await asyncio.sleep(self.pace)
                     if time.monotonic() > end:
                         return
 

@@ -14,14 +14,30 @@ from tidings.runtime.inbound import Inbound
 from tidings.runtime.outbound import Outbound
 
 
-@pytest.fixture(params=["sqlite"])
-def crossing(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Crossing]:
-    crossing = Crossing(f"sqlite:{tmp_path}/broker.db", tmp_path)
+@pytest.fixture
+def broker(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of a broker, or of a corner of one that nobody else uses."""
+    get = request.getfixturevalue
+    match getattr(request, "param", "sqlite"):
+        case "kafka":
+            return f"{get('kafka_url')}?prefix={get('prefix')}"
+        case "rabbitmq":
+            return str(get("rabbitmq_url"))
+        case "sqs-fifo":
+            return f"{get('sqs_url')}&fifo=true&poll=1&prefix={get('prefix')}"
+        case _:
+            return f"sqlite:{tmp_path}/broker.db"
+
+
+@pytest.fixture
+def crossing(broker: str, tmp_path: Path) -> Iterator[Crossing]:
+    crossing = Crossing(broker, tmp_path, pace=0.1 if broker.startswith("sqs:") else 0.002)  # emulators are slow
     yield crossing
     crossing.close()
 
 
-@pytest.mark.timeout(max(180, KILLS // 4))
+@pytest.mark.timeout(max(240, KILLS // 4))
+@pytest.mark.parametrize("broker", ["sqlite", "kafka", "rabbitmq", "sqs-fifo"], indirect=True)
 def test_kills_of_publishers_and_workers_lose_nothing_double_nothing_and_keep_the_order(crossing: Crossing) -> None:
     killed = live(crossing, KILLS // 6)
     found = crossing.found()
