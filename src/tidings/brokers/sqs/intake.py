@@ -92,7 +92,8 @@ class Intake:
             if left <= 0:
                 break
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._arrived.wait(), min(left, DEMAND / 2))
+                async with asyncio.timeout(min(left, DEMAND / 2)):  # wait_for of Python 3.11 may swallow a cancellation
+                    await self._arrived.wait()
         with self._state:
             for each in self._troubles.values():
                 raise each
