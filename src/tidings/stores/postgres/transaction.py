@@ -11,8 +11,8 @@ from psycopg.pq import TransactionStatus
 
 from tidings.core.operations import Appended, Op
 from tidings.errors import StoreError, TidingsError, UsageError
+from tidings.stores.deferring import MOST, Deferred, Deferring
 from tidings.stores.postgres.apply import APPLY, BEGIN, COMMIT
-from tidings.stores.postgres.deferring import MOST, Deferred, Deferring
 from tidings.stores.postgres.failures import explain, is_lost, is_the_store_s
 from tidings.stores.postgres.placeholders import numbered
 from tidings.stores.postgres.reads import LOAD

@@ -60,6 +60,7 @@ class Committer:
         self.changes = Changes(self.connection, clock, NoPresence())
         self.changes.committed()
         self.checked: set[str] = set()  # statements of handlers that were looked at
+        self.looked_at: set[str] = set()  # those of which somebody looked at the result; see `Deferring`
         self._durable = True
         self._patience = BUSY_SECONDS  # none while the thread of an event loop commits
         self._pace = QUICK / 2

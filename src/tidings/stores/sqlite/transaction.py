@@ -11,6 +11,7 @@ import msgspec
 
 from tidings.core.operations import Op
 from tidings.errors import NotOpen, UsageError
+from tidings.stores.deferring import Deferred, Deferring
 from tidings.stores.sqlite.apply import apply_alone
 from tidings.stores.sqlite.committer import Committer
 from tidings.stores.words import first_word
@@ -59,7 +60,20 @@ class SqliteTransaction:
     """Borrows the write connection until it ends; statements run on the caller's own thread, without suspending."""
 
     waiting = False  # nothing here suspends
-    __slots__ = ("_blocking", "_checked", "_committer", "_connection", "_cursor", "_number", "_open", "_writer")
+    __slots__ = (
+        "_blocking",
+        "_checked",
+        "_committer",
+        "_connection",
+        "_cursor",
+        "_deferred",
+        "_deferring",
+        "_number",
+        "_open",
+        "_pending",
+        "_same",
+        "_writer",
+    )
 
     def __init__(self, writer: Lender, committer: Committer, number: int, *, blocking: bool) -> None:
         self._writer = writer
@@ -70,11 +84,24 @@ class SqliteTransaction:
         self._blocking = blocking
         self._open = True
         self._checked = committer.checked
+        self._deferring: Deferring | None = None
+        self._same = ""  # the statement that is pending, for these rows
+        self._pending: list[Sequence[Any]] = []
+        self._deferred: Deferred | None = None  # what stands for its result
 
-    async def execute(self, sql: str, params: Sequence[Any] = ()) -> SqliteRows:
-        """Run one statement here and now."""
+    async def execute(self, sql: str, params: Sequence[Any] = ()) -> SqliteRows | Deferred:
+        """Run one statement here and now, unless it is a change that may be deferred."""
         if self._writer.lent != self._number or sql not in self._checked:
             self._check(sql)
+        if self._deferring is not None:
+            if sql == self._same and self._deferred is not None:
+                self._pending.append(params)
+                return self._deferred
+            self._catch_up()
+            if self._deferring.allows(sql):
+                self._same, self._deferred = sql, Deferred(self._deferring, sql)
+                self._pending.append(params)
+                return self._deferred
         try:
             cursor = self._cursor.execute(sql, params)
             if cursor.description is None:
@@ -86,30 +113,44 @@ class SqliteTransaction:
     async def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         """Run one statement for many rows."""
         self._check(sql)
+        self._catch_up()
+        self._run(sql, rows)
+
+    def _run(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         try:
             self._connection.executemany(sql, rows)
         except sqlite3.OperationalError as error:
             raise self._committer.explained(error) from error
 
+    def _catch_up(self) -> None:
+        """Run what was deferred; what comes now may see it."""
+        if self._pending:
+            rows, self._pending, self._deferred = self._pending, [], None
+            self._run(self._same, rows)
+
     async def load(self, stream: str, after: int = 0) -> Sequence[tuple[str, bytes, int]]:
         """(type, data, version) of a stream's events, as this transaction sees them."""
         self._check("")
+        self._catch_up()
         return self._connection.execute(_LOAD, (stream, after)).fetchall()
 
     async def apply(self, op: Op) -> Any:
         """Apply an operation as part of this transaction; one that is refused leaves nothing behind."""
         self._check("")
+        self._catch_up()
         return apply_alone(self._committer.changes, op)
 
     async def connection(self) -> sqlite3.Connection:
         """The write connection."""
         self._check("")
+        self._catch_up()
         return self._connection
 
     async def savepoint(self) -> None:
         """Mark a place to come back to."""
         if self._writer.lent != self._number:
             self._check("")
+        self._catch_up()
         self._cursor.execute("SAVEPOINT tidings_delivery")
 
     async def keep(self) -> None:
@@ -126,14 +167,20 @@ class SqliteTransaction:
         self._committer.changes.forget()
 
     def defer(self) -> None:
-        """Nothing: a statement runs where it is executed."""
+        """From now on, run changes of which nobody looks at the result together with their like."""
+        self._deferring = Deferring(self._committer.looked_at)
 
     async def flush(self) -> None:
-        """Nothing was deferred."""
+        """Have done what was deferred. Raises what it fails with, also if somebody did look at a result."""
+        self._check("")
+        if self._deferring is not None:
+            self._deferring.check()
+            self._catch_up()
 
     async def commit(self) -> None:
         """Make it durable. A transaction that changed nothing ends without touching the disk."""
         self._check("")
+        self._catch_up()
         if not self._connection.in_transaction:
             await self.rollback()
             raise UsageError("the transaction ended before its commit", "leave COMMIT and ROLLBACK to tidings")
