@@ -13,7 +13,7 @@ from tests.faults.carrying import Killable, Shop, Workers, complete, grown
 from tests.faults.sizes import BROKER_KILLS, BROKER_WORKERS, CHANGES, CUTS
 from tests.servers.kafka import KafkaServer
 from tests.servers.server import free_ports
-from tidings.brokers.kafka import KafkaBroker
+from tidings.brokers.kafka import KafkaBroker, cluster
 from tidings.core.arrival import DEADLINE
 from tidings.testing.proxy import BLACK_HOLE, LOST_REPLIES, REFUSE, STALL, Fault, Proxy
 
@@ -109,7 +109,9 @@ async def test_nothing_is_lost_or_reordered_by_a_network_that_breaks(make_proxie
 
 
 @pytest.mark.timeout(300)
-async def test_a_server_that_says_nothing_makes_no_call_hang(make_proxied, log):
+async def test_a_server_that_says_nothing_makes_no_call_hang(make_proxied, monkeypatch):
+    monkeypatch.setattr(cluster, "PATIENCE", 2.0)
+    monkeypatch.setattr(cluster, "QUESTION", 1.0)
     proxy, make = make_proxied
     shop, billing = make("shop"), make("billing")
     await shop.open()
