@@ -213,8 +213,8 @@ def begin(connection: sqlite3.Connection) -> None:
             return
 
 
-def live(post: Post, kills: int, seed: int = 1, writers: int = 4, relays: int = 2) -> int:
-    """Let processes write and relay, and kill one of them every few milliseconds; returns how many were killed."""
+def live(post: Post, kills: int, seed: int = 1, writers: int = 4, relays: int = 2, pause: float = 0.03) -> int:
+    """Let processes write and relay, and kill one after each pause of up to so many seconds; returns how many."""
     chance = random.Random(seed)
     post.prepare()
     running = [(post.writer, post.writer()) for _ in range(writers)] + [
@@ -224,7 +224,7 @@ def live(post: Post, kills: int, seed: int = 1, writers: int = 4, relays: int = 
         at = chance.randrange(len(running))
         start, child = running[at]
         assert child.wait_ready(), "a process ended by itself (see above)"
-        time.sleep(chance.uniform(0.0, 0.03))
+        time.sleep(chance.uniform(0.0, pause))
         child.kill()
         post.children.remove(child)
         running[at] = (start, start())

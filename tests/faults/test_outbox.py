@@ -153,5 +153,5 @@ def test_a_relay_that_goes_on_from_the_last_number_is_found_to_pass_over(posts_p
 
 def test_a_relay_that_removes_first_is_found_to_lose(posts_postgres: Post) -> None:
     posts_postgres.mutant = remove_first
-    live(posts_postgres, 60)
+    live(posts_postgres, 40, pause=0.3)  # so that relays come to move something before they are killed
     assert "lost" in posts_postgres.found().broken
