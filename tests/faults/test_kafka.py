@@ -19,6 +19,8 @@ from tidings.testing.proxy import BLACK_HOLE, LOST_REPLIES, REFUSE, STALL, Fault
 
 RESUMED = 10.0
 """Seconds after the end of a fault in which messages arrive again."""
+TWICE = 30.0
+"""The same where the next one dies before the group has found itself without the last."""
 
 
 @pytest.fixture
@@ -76,7 +78,7 @@ async def test_nothing_is_lost_or_reordered_by_kills_of_workers(kafka_url, prefi
             await grown(log, RESUMED)
             for _ in range(BROKER_WORKERS):
                 await asyncio.sleep(chance.uniform(0.5, 4.0))
-                await grown(log, RESUMED)
+                await grown(log, TWICE)
                 workers.pop(chance.randrange(len(workers))).kill()
                 workers.append(Killable(url, log))
             await shop.stop()
