@@ -537,9 +537,9 @@ async def test_topics_that_are_missing_are_named_with_the_commands_that_make_the
 async def test_the_topology_is_shown_and_exported(connect, prefix):
     broker = KafkaBroker(f"kafka://localhost?prefix={prefix}&partitions=12,payments:3&replication=3", "shop")
     shown = broker.topology(["orders", "payments"])
-    assert [(each.name, each.partitions, each.replication) for each in shown] == [
-        (f"{prefix}orders", 12, 3),
-        (f"{prefix}payments", 3, 3),
+    assert [(each.name, each.settings["partitions"], each.settings["replication"]) for each in shown] == [
+        (f"{prefix}orders", "12", "3"),
+        (f"{prefix}payments", "3", "3"),
     ]
     assert "--partitions 12 --replication-factor 3" in broker.export(["orders"])
     assert "--config min.insync.replicas=2" in broker.export(["orders"])
