@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import AsyncConnection, AsyncRawCursor, Connection, RawCursor
 from psycopg.abc import PQGen
+from psycopg.errors import Diagnostic
 from psycopg.pq import TransactionStatus
 from psycopg.waiting import Ready, Wait
 
@@ -56,11 +57,24 @@ _VALUES = {
 }
 
 
+def farewells(connection: Connection[Any] | AsyncConnection[Any]) -> list[psycopg.Error]:
+    """What the server will say before it ends a connection on which nothing runs; libpq takes that for a notice."""
+    heard: list[psycopg.Error] = []
+
+    def hear(said: Diagnostic) -> None:
+        if said.severity_nonlocalized == "FATAL" and said.sqlstate:
+            heard.append(psycopg.errors.lookup(said.sqlstate)(f"{said.severity}: {said.message_primary}"))
+
+    connection.add_notice_handler(hear)
+    return heard
+
+
 class TimelyConnection(Connection[tuple[Any, ...]]):
     """A connection on which no round trip outlasts its deadline, in seconds.
 
     Attributes:
         prepared: The statements that are prepared on it.
+        farewells: Why the server ended it, if it said so while nobody had asked for anything.
         patience: As for an event loop; here everything is waited for on the spot.
     """
 
@@ -71,6 +85,7 @@ class TimelyConnection(Connection[tuple[Any, ...]]):
         """As psycopg."""
         super().__init__(*arguments, **more)
         self.prepared = Prepared()
+        self.farewells = farewells(self)
 
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
         """As psycopg, with a deadline."""
@@ -85,6 +100,7 @@ class TimelyAsyncConnection(AsyncConnection[tuple[Any, ...]]):
 
     Attributes:
         prepared: The statements that are prepared on it.
+        farewells: Why the server ended it, if it said so while nobody had asked for anything.
         patience: Seconds that an answer is waited for on the spot.
     """
 
@@ -92,6 +108,7 @@ class TimelyAsyncConnection(AsyncConnection[tuple[Any, ...]]):
         """As psycopg."""
         super().__init__(*arguments, **more)
         self.prepared = Prepared()
+        self.farewells = farewells(self)
         self.patience = BRIEFLY
         self._misses = 0  # in a row
         self._rest = 0  # waits left in which nothing is waited for on the spot

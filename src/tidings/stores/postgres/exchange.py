@@ -7,8 +7,9 @@ types and errors is used here as there.
 from __future__ import annotations
 
 import contextlib
+import select
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import AsyncConnection, Connection, generators
@@ -16,12 +17,15 @@ from psycopg import errors as pg
 from psycopg.abc import PQGen, Transformer
 from psycopg.adapt import PyFormat
 from psycopg.adapt import Transformer as Adapting
-from psycopg.pq import ConnStatus, ExecStatus, Format
+from psycopg.pq import ConnStatus, ExecStatus, Format, TransactionStatus
 from psycopg.pq.abc import PGconn, PGresult
 
 from tidings.stores.postgres.prepared import Key, Prepared
 from tidings.stores.postgres.steps import Encoded, Result, Statement
 from tidings.stores.words import first_word
+
+if TYPE_CHECKING:
+    from tidings.stores.postgres.connection import TimelyAsyncConnection, TimelyConnection
 
 _CHANGES = ("DROP", "ALTER")
 """What says so of itself may have changed what statements mean that were prepared before."""
@@ -50,7 +54,7 @@ class _Command:
 
 
 def exchange(
-    connection: Connection[Any] | AsyncConnection[Any], prepared: Prepared, statements: Sequence[Statement]
+    connection: TimelyConnection | TimelyAsyncConnection, prepared: Prepared, statements: Sequence[Statement]
 ) -> PQGen[list[Result]]:
     """Run statements; yields what it waits for, as the driver's own generators do.
 
@@ -65,6 +69,27 @@ def exchange(
     Raises:
         psycopg.Error: The first one that failed; those behind it did not run.
     """
+    try:
+        if connection.pgconn.transaction_status == TransactionStatus.INTRANS:
+            _hear(connection.pgconn)
+        return (yield from _exchange(connection, prepared, statements))
+    except psycopg.OperationalError as error:
+        if connection.farewells and not error.sqlstate:
+            raise connection.farewells[-1] from error
+        raise
+
+
+def _hear(pgconn: PGconn) -> None:
+    """Take notice of what the server said meanwhile: that the transaction took too long, and the connection is over."""
+    readable, _, _ = select.select([pgconn.socket], [], [], 0)
+    if readable:
+        pgconn.consume_input()
+        pgconn.is_busy()  # looks at what has come
+
+
+def _exchange(
+    connection: Connection[Any] | AsyncConnection[Any], prepared: Prepared, statements: Sequence[Statement]
+) -> PQGen[list[Result]]:
     pgconn = connection.pgconn
     transformer: Transformer = Adapting(connection)
     if len(statements) == 1 and statements[0][1] is None:
