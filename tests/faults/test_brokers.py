@@ -24,7 +24,7 @@ def broker(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         case "rabbitmq":
             return str(get("rabbitmq_url"))
         case "sqs-fifo":
-            return f"{get('sqs_url')}&fifo=true&poll=1&prefix={get('prefix')}"
+            return f"{get('sqs_url')}&fifo=true&poll=1&visibility=4&prefix={get('prefix')}"
         case _:
             return f"sqlite:{tmp_path}/broker.db"
 
