@@ -32,7 +32,7 @@ def disk(make_disk: Callable[[Path, str], Path], postgres_servers: PostgresServe
     """A small disk, for a server's tables or for all it has."""
     folder = postgres_servers.folder / "disk"
     folder.mkdir(exist_ok=True)
-    make_disk(folder, f"{96 + 8 * ROUNDS}m")
+    make_disk(folder, f"{160 + 8 * ROUNDS}m")  # recovery writes more than it found
     folder.chmod(0o755)
     return folder
 
