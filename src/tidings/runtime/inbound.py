@@ -49,15 +49,17 @@ class Inbound:
         store: Store,
         broker: Broker,
         topics: Sequence[str],
+        opened: asyncio.Event,
         clock: Clock,
         finished: Callable[[int], Awaitable[bool]],
     ) -> None:
-        """Args: app: its name. topics: what it subscribes to. finished: says whether all is done up to a position."""
+        """Args: app: its name. topics: what it subscribes to. opened: set once the broker is. finished: see Link."""
         self._app = app
         self._store = store
         self._broker = broker
         self._topics = topics
         self._clock = clock
+        self._opened = opened
         self._finished = finished
         self._is_volatile = store.guarantees.durable == "process"
         self._pause = SHORTEST
@@ -65,13 +67,16 @@ class Inbound:
         self.subscribed = asyncio.Event()
 
     async def run(self) -> None:
-        """Subscribe, and take in what arrives until cancelled; trouble that passes is waited out.
+        """Open the broker, subscribe, and take in what arrives until cancelled; trouble that passes is waited out.
 
         Raises:
             BrokerRefused: Somebody has to mend something first.
         """
         while True:
             try:
+                if not self._opened.is_set():
+                    await self._broker.open()
+                    self._opened.set()
                 await self._broker.subscribe(self._topics)
                 self.subscribed.set()
                 while True:

@@ -8,10 +8,9 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from tidings.core.ports import Broker, Store
 from tidings.core.subscription import Subscription
-from tidings.errors import BrokerError
 from tidings.runtime.clock import Clock
 from tidings.runtime.drain import LAST
-from tidings.runtime.inbound import LONGEST, SHORTEST, Inbound
+from tidings.runtime.inbound import Inbound
 from tidings.runtime.outbound import Outbound
 from tidings.runtime.wanted import TOPIC, Wanted
 
@@ -45,9 +44,9 @@ class Link:
         """Args: app: its name. subscriptions: of the app. finished: says whether all is done up to a position."""
         self._app = app
         self._broker = broker
-        self._opened = asyncio.Event()
-        self.inbound = Inbound(app, store, broker, topics_of(app, subscriptions), clock, finished)
-        self._outbound = Outbound(app, broker, self._opened, clock)
+        opened = asyncio.Event()
+        self.inbound = Inbound(app, store, broker, topics_of(app, subscriptions), opened, clock, finished)
+        self._outbound = Outbound(app, broker, opened, clock)
         self.wanted = Wanted(app, store, self._outbound.carry, clock)
         self.subscriptions = (self._outbound.subscription, self.wanted.subscription)
 
@@ -57,23 +56,11 @@ class Link:
         Raises:
             BrokerRefused: Somebody has to mend something first.
         """
-        pause = SHORTEST
-        while not self._opened.is_set():
-            try:
-                await self._broker.open()
-            except BrokerError as error:
-                if not error.transient:
-                    raise
-                log.warning("%s: %s; trying again in %.1f s", self._app, error, pause)
-                await asyncio.sleep(pause)
-                pause = min(LONGEST, pause * 2)
-            else:
-                self._opened.set()
         await self.inbound.run()
 
     async def idle(self) -> bool:
         """True when nothing is on its way from the broker into the log."""
-        return self._opened.is_set() and await self.inbound.idle()
+        return await self.inbound.idle()
 
     async def close(self) -> None:
         """Let go of the broker; what is not settled comes again."""

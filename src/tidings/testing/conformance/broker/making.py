@@ -52,19 +52,19 @@ async def publish(broker: Broker, envelopes: Sequence[Envelope]) -> None:
 async def drained(broker: Broker, count: int, *, settle: bool = True, quiet: float = 0.0) -> list[Arrival]:
     """Arrivals until there are `count`, and then for as long as `quiet` seconds."""
     found: list[Arrival] = []
-    end = time.monotonic() + PATIENCE
-    while len(found) < count and time.monotonic() < end:
-        taken = await broker.fetch(1000, 0.5)
+
+    async def take(wait: float) -> None:
+        taken = await broker.fetch(1000, wait)
         if settle and taken:
             await broker.settle(taken)
-        found += taken
-    if quiet:
-        end = time.monotonic() + quiet
-        while time.monotonic() < end:
-            taken = await broker.fetch(1000, 0.1)
-            if settle and taken:
-                await broker.settle(taken)
-            found += taken
+        found.extend(taken)
+
+    end = time.monotonic() + PATIENCE
+    while len(found) < count and time.monotonic() < end:
+        await take(0.5)
+    end = time.monotonic() + quiet
+    while time.monotonic() < end:
+        await take(0.1)
     return found
 
 
