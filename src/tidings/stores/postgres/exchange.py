@@ -155,7 +155,7 @@ def _pipeline(
             else:
                 results.append(result)
         else:
-            yield from generators.fetch_many(pgconn)  # the end of the pipeline
+            failed = failed or _failure((yield from generators.fetch_many(pgconn)))  # the end of the pipeline
     finally:
         with contextlib.suppress(psycopg.Error):  # what ended too early leaves a connection that cannot be used
             pgconn.exit_pipeline_mode()
@@ -167,16 +167,23 @@ def _pipeline(
 
 
 def _answer(pgconn: PGconn) -> PQGen[PGresult]:
-    """The next answer of the server.
+    """The next answer of the server: the failure, if there is one among what it said.
 
     Raises:
         psycopg.OperationalError: There is none.
     """
-    results = yield from generators.fetch_many(pgconn)
+    results: list[PGresult] = yield from generators.fetch_many(pgconn)
     if not results:
         raise psycopg.OperationalError("the server gave no answer")
-    result: PGresult = results[0]
-    return result
+    return _failure(results) or results[0]
+
+
+def _failure(results: Sequence[PGresult]) -> PGresult | None:
+    """What failed, if anything did.
+
+    A statement that is a transaction by itself gives its rows before it commits, and a failure to commit after them.
+    """
+    return next((result for result in results if result.status == ExecStatus.FATAL_ERROR), None)
 
 
 def _deallocate(connection: Connection[Any] | AsyncConnection[Any], names: Sequence[bytes]) -> PQGen[None]:

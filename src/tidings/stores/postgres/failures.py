@@ -32,14 +32,19 @@ def is_lost(error: BaseException) -> bool:
     """True where the connection is of no use any more."""
     if getattr(error, "sqlstate", None) in LATE:
         return True
-    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and not isinstance(
-        error, (*_AGAIN, pg.QueryCanceled, pg.DiskFull)
-    )
+    if isinstance(error, (*_AGAIN, pg.QueryCanceled)) or _is_full(error):
+        return False
+    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+
+
+def _is_full(error: BaseException) -> bool:
+    """True where there was no space for a statement. A server that ends for it says so too, and may have committed."""
+    return isinstance(error, pg.DiskFull) and error.diag.severity_nonlocalized not in {"FATAL", "PANIC"}
 
 
 def is_the_store_s(error: BaseException) -> bool:
     """True where a statement failed for what the store is in, and not for what the statement says."""
-    return is_lost(error) or isinstance(error, pg.DiskFull)
+    return is_lost(error) or _is_full(error)
 
 
 def is_refusal(error: BaseException) -> bool:
@@ -66,7 +71,7 @@ def explain(error: BaseException, place: str, op: Op | None = None, *, committin
         result = fenced(op.group if isinstance(op, Settle) else "the group", *json.loads(detail or "[0, 0, null]"))
     elif code in REFUSED:
         result = refusal_of(str(code), detail)
-    elif isinstance(error, pg.DiskFull):
+    elif _is_full(error):
         result = StoreFull(f"{place}: {error}", "free space on the database server; nothing was written")
     elif is_lost(error):
         if committing and code not in LATE:
