@@ -8,8 +8,11 @@ runtime := .venv/.runtime
 dev := .venv/.dev
 programs := .venv/.programs
 
+# What every test of the last run came to.
+results := .venv/results.xml
+
 .DELETE_ON_ERROR:
-.PHONY: help run test check bench faults servers servers-stop pins clean
+.PHONY: help run test check guarantees bench faults servers servers-stop pins clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -18,7 +21,8 @@ run: $(runtime) ## Set up and run the demo: two days of real flights (ARGS="--js
 	@$(bin)/tidings demo $(ARGS)
 
 test: check $(programs) ## Set up and run every test
-	$(bin)/pytest --ignore=tests/shape
+	$(bin)/pytest --ignore=tests/shape --junitxml=$(results)
+	$(bin)/python -m tests.proofs --check $(results)
 
 # lint-imports keeps no cache: it would not see that a module which was missing is there now.
 check: $(dev) ## Lint, types, import directions and the shape of the tree
@@ -28,6 +32,9 @@ check: $(dev) ## Lint, types, import directions and the shape of the tree
 	$(bin)/basedpyright
 	$(bin)/lint-imports --no-logo --no-cache
 	$(bin)/pytest -q tests/shape
+
+guarantees: $(results) ## Write into docs/guarantees.md what the last `make test` has proven
+	$(bin)/python -m tests.proofs $(results)
 
 bench: $(dev) ## Measure against bare loops and peers, in one run
 	$(bin)/python -m benchmarks $(ARGS)

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import pytest
 
+from tests.proofs import note_claims
 from tests.servers.binaries import installations
 from tests.servers.cache import Missing
 from tests.servers.kafka import KafkaServer
@@ -41,6 +42,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     with ThreadPoolExecutor() as pool:
         for kind in (FETCHED[name] for name in sorted(wanted & set(FETCHED))):
             pool.submit(kind.fetch)  # whoever asks for what could not be had is told so
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Keep with each test what it proves."""
+    note_claims(item)
 
 
 def had(get: Callable[[], T]) -> T:

@@ -7,15 +7,17 @@ import subprocess
 import pytest
 
 from tests.faults.processes import Scene
+from tests.proofs import note_reports
 from tidings.testing.faults import strace_reason
 
 
 @pytest.fixture
-def scene(tmp_path):
+def scene(tmp_path, request):
     gc.freeze()  # what is loaded stays shared with the children
     found = Scene(tmp_path)
     yield found
     found.close()
+    note_reports(request.node, found.reports)
     gc.unfreeze()
 
 
@@ -23,7 +25,7 @@ LEASE = 1.0
 
 
 @pytest.fixture
-def make_scene(tmp_path):
+def make_scene(tmp_path, request):
     """Makes the one scene of a test on a store anywhere."""
     gc.freeze()
     scenes = []
@@ -35,6 +37,7 @@ def make_scene(tmp_path):
     yield make
     for scene in scenes:
         scene.close()
+        note_reports(request.node, scene.reports)
     gc.unfreeze()
 
 

@@ -66,6 +66,7 @@ class Scene:
         self.serial = itertools.count(1)
         self.children: list[Child] = []
         self.tracings: list[Tracing] = []
+        self.reports: list[Report] = []
 
     @property
     def url(self) -> str:
@@ -190,7 +191,8 @@ class Scene:
 
     def report(self, **more) -> Report:
         """The verdicts on this scene."""
-        return judge(self.traces / "history.jsonl", self.final(**more))
+        self.reports.append(judge(self.traces / "history.jsonl", self.final(**more)))
+        return self.reports[-1]
 
     def log(self) -> str:
         """The last lines that the processes logged."""

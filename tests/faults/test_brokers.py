@@ -38,6 +38,7 @@ def crossing(broker: str, tmp_path: Path) -> Iterator[Crossing]:
 
 @pytest.mark.timeout(max(240, KILLS // 4))
 @pytest.mark.parametrize("broker", ["sqlite", "kafka", "rabbitmq", "sqs-fifo"], indirect=True)
+@pytest.mark.proves("G1", "G5", "G7", "G9")
 def test_kills_of_publishers_and_workers_lose_nothing_double_nothing_and_keep_the_order(crossing: Crossing) -> None:
     killed = live(crossing, KILLS // 6)
     found = crossing.found()

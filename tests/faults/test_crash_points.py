@@ -52,6 +52,7 @@ def prepared(tmp_path_factory):
     return start, collections.Counter(steps_by_name(trace))
 
 
+@pytest.mark.proves("G1", "G5", "G7", "G9", "G14")
 @pytest.mark.parametrize("call", CALLS)
 def test_a_kill_at_an_exact_place_loses_nothing(prepared, tmp_path, call):
     start, counts = prepared

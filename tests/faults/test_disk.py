@@ -19,6 +19,7 @@ def small_disk(make_disk, tmp_path):
     return make_disk(tmp_path, "24m")
 
 
+@pytest.mark.proves("G1", "G4", "G5", "G7", "G9", "G14", "G16", "G31")
 def test_a_full_disk_loses_nothing_and_work_goes_on_when_there_is_space(small_disk, tmp_path_factory):
     scene = Scene(small_disk, traces=tmp_path_factory.mktemp("traces"))
     try:

@@ -157,6 +157,7 @@ def cut_off(network: Network) -> None:
     print(f"its keys moved after {moved:.1f} s; {back:.1f} s after the cable was back it had some again")
 
 
+@pytest.mark.proves("G7", "G25", "G26")
 def test_the_keys_of_a_host_that_is_cut_off_move_and_its_late_commit_is_refused(network: Network) -> None:
     cut_off(network)
     assert network.ask(DOUBLED) == [(0,)]

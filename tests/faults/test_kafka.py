@@ -52,6 +52,7 @@ def make_proxied(kafka_behind, prefix):
 
 
 @pytest.mark.timeout(max(180, 60 * BROKER_KILLS))
+@pytest.mark.proves("G1", "G5", "G9", "G29")
 async def test_nothing_is_lost_or_reordered_by_kills_of_the_server(kafka_behind, prefix, log):
     kafka_server, _ = kafka_behind
     make = partial(KafkaBroker, f"{kafka_server.url}?prefix={prefix}")
@@ -70,6 +71,7 @@ async def test_nothing_is_lost_or_reordered_by_kills_of_the_server(kafka_behind,
 
 
 @pytest.mark.timeout(max(180, 10 * BROKER_WORKERS))
+@pytest.mark.proves("G5", "G9")
 async def test_nothing_is_lost_or_reordered_by_kills_of_workers(kafka_url, prefix, log):
     url, chance = f"{kafka_url}?prefix={prefix}", random.Random(2)
     workers = [Killable(url, log) for _ in range(3)]
@@ -89,6 +91,7 @@ async def test_nothing_is_lost_or_reordered_by_kills_of_workers(kafka_url, prefi
 
 
 @pytest.mark.timeout(max(240, 15 * CUTS))
+@pytest.mark.proves("G1", "G5", "G9", "G29")
 async def test_nothing_is_lost_or_reordered_by_a_network_that_breaks(make_proxied, log):
     proxy, make = make_proxied
     chance, resumed = random.Random(3), []
@@ -138,6 +141,7 @@ async def test_a_server_that_says_nothing_makes_no_call_hang(make_proxied, monke
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.proves("G5", "G9")
 async def test_nothing_is_lost_or_reordered_while_workers_come_and_go(kafka_url, prefix, log):
     """From one worker to eight and back."""
     make = partial(KafkaBroker, f"{kafka_url}?prefix={prefix}")

@@ -45,6 +45,7 @@ def open_elsewhere(server: PostgresServer) -> Iterator[None]:
         connection.execute("ROLLBACK")
 
 
+@pytest.mark.proves("G1", "G2", "G6", "G7", "G9", "G14")
 def test_sixteen_writers_with_long_transactions_and_rollbacks_are_all_seen_and_in_order(
     crowd: Crowd, postgres_servers: PostgresServers
 ) -> None:
@@ -106,6 +107,7 @@ def moved(crowd: Crowd, servers: PostgresServers, folder: Path, plant: str = "")
         new.kill()
 
 
+@pytest.mark.proves("G6", "G14")
 def test_a_subscriber_goes_on_after_a_restore_into_a_younger_cluster(
     make_crowd: Callable[[str], Crowd], postgres_servers: PostgresServers, tmp_path: Path
 ) -> None:

@@ -33,6 +33,7 @@ def posts_postgres(newest_postgres_url: str, tmp_path: Path) -> Iterator[Post]:
 
 
 @pytest.mark.timeout(max(120, KILLS // 4))
+@pytest.mark.proves("G2", "G5", "G9")
 def test_kills_of_writers_and_relays_lose_nothing_double_nothing_and_keep_the_order(post: Post) -> None:
     killed = live(post, KILLS // 6)
     found = post.found()
@@ -41,6 +42,7 @@ def test_kills_of_writers_and_relays_lose_nothing_double_nothing_and_keep_the_or
     assert found.broken == set(), found
 
 
+@pytest.mark.proves("G2", "G6", "G9")
 def test_many_writers_with_late_commits_and_rollbacks_are_all_seen_and_in_order(post: Post) -> None:
     post.hold = 0.005 if post.url.startswith("sqlite") else 0.1  # there they take turns
     assert crowd(post) == set()

@@ -8,6 +8,7 @@ from tests.faults.sizes import LONG, STATES
 pytestmark = [pytest.mark.usefixtures("strace"), pytest.mark.timeout(3600 if LONG else 120)]
 
 
+@pytest.mark.proves("G1", "G2")
 def test_a_power_loss_loses_nothing_acknowledged(scene):
     found = recorded(scene, STATES)
     print(f"{found.states} states of the disk, {found.acknowledged} acknowledged, {len(found.lost)} with a loss")

@@ -125,6 +125,7 @@ class Traffic:
 
 
 @pytest.mark.timeout(120 * BROKER_KILLS)
+@pytest.mark.proves("G1", "G5", "G9", "G29")
 async def test_kills_of_the_server_lose_nothing_and_keep_the_order(rabbitmq_server, url) -> None:
     async with Traffic(url, url) as traffic:
         slowest = 0.0
@@ -143,6 +144,7 @@ FAULTS = (None, REFUSE, STALL, BLACK_HOLE, LOST_REPLIES, LOST_REQUESTS, Fault(de
 
 
 @pytest.mark.timeout(30 + 30 * CUTS)
+@pytest.mark.proves("G1", "G5", "G9", "G29")
 async def test_faults_of_the_network_lose_nothing_and_keep_the_order(url, proxy) -> None:
     chance = random.Random(4)
     through = proxy.url(url)
@@ -163,6 +165,7 @@ async def test_faults_of_the_network_lose_nothing_and_keep_the_order(url, proxy)
     assert slowest < RESUMED
 
 
+@pytest.mark.proves("G5", "G9")
 async def test_workers_that_come_and_go_keep_each_key_in_order(url) -> None:
     url += "?shards=4"
     async with Traffic(url, url) as traffic:

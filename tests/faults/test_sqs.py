@@ -111,6 +111,7 @@ def through(sqs_server, prefix):
 
 
 @pytest.mark.timeout(max(120, 30 * CUTS))
+@pytest.mark.proves("G1", "G5", "G9", "G29")
 async def test_what_was_confirmed_arrives_in_order_whatever_the_network_does(through):
     proxy, url = through
     chance, took = random.Random(1), {}
@@ -130,6 +131,7 @@ async def test_what_was_confirmed_arrives_in_order_whatever_the_network_does(thr
         assert traffic.longest < DEADLINE + 1.0
 
 
+@pytest.mark.proves("G29")
 async def test_a_worker_goes_on_by_itself_with_a_server_that_was_killed_and_forgot_everything(sqs_server, prefix):
     async with Traffic(f"{sqs_server.url}&prefix={prefix}&poll=2&fifo=true") as traffic:
         await traffic.flows()

@@ -67,6 +67,7 @@ async def until(condition, seconds: float = 15.0) -> None:
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.proves("G5", "G9")
 async def test_what_one_app_publishes_the_other_handles_in_order_and_answers(make: Make) -> None:
     shop, billing = make("shop"), make("billing")
     seen: dict[str, list[int]] = {}
@@ -108,6 +109,7 @@ async def test_what_is_private_stays_at_home(make: Make) -> None:
     assert seen == [OrderPlaced("o-1", 1)]
 
 
+@pytest.mark.proves("G7")
 async def test_effects_happen_once_whatever_the_broker_delivers_twice(make: Make, broker_url: str) -> None:
     billing = make("billing")
 
@@ -133,6 +135,7 @@ async def _all_billed(store: Store, count: int) -> bool:
     return await store.query("SELECT count(*) FROM bills") == [(count,)]
 
 
+@pytest.mark.proves("G20", "G23")
 async def test_failures_are_retried_parked_and_redriven_as_on_one_store(make: Make) -> None:
     shop, billing = make("shop"), make("billing")
     seen: list[tuple[str, int]] = []
@@ -161,6 +164,7 @@ async def _count(store: Store, state: str, count: int) -> bool:
     return len(await store.held(state=state)) == count
 
 
+@pytest.mark.proves("G18")
 async def test_a_replica_of_another_apps_states_follows_and_forgets(make: Make) -> None:
     shop = make("shop")
     customers = Replica(Customer)
@@ -178,6 +182,7 @@ async def test_a_replica_of_another_apps_states_follows_and_forgets(make: Make) 
         await until(is_there)
 
 
+@pytest.mark.proves("G18")
 async def test_a_replica_that_starts_late_gets_current_states_from_their_owner(make: Make, forgetful: None) -> None:
     shop = make("shop")
     async with at_work(shop), shop:
@@ -232,6 +237,7 @@ async def test_a_command_reaches_the_app_that_handles_it(make: Make) -> None:
         await until(lambda: shipped == ["o-1", "o-2"])
 
 
+@pytest.mark.proves("G5")
 async def test_two_workers_of_one_app_on_one_store_share_what_arrives(make: Make) -> None:
     shop, one, two = make("shop"), make("billing"), make("billing")
     seen: list[tuple[int, str, int]] = []
@@ -253,6 +259,7 @@ async def test_two_workers_of_one_app_on_one_store_share_what_arrives(make: Make
         assert [total for _, key, total in seen if key == f"o-{number}"] == list(range(totals))
 
 
+@pytest.mark.proves("G5")
 async def test_an_app_whose_log_is_in_memory_takes_again_what_it_had_not_handled_when_it_ended(
     make: Make, broker_url: str
 ) -> None:

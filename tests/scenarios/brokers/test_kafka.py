@@ -168,6 +168,7 @@ async def test_a_second_producer_fenced_is_replaced(connect, name):
     assert list(dict.fromkeys(found)) == ["before", "after"]
 
 
+@pytest.mark.proves("G4")
 async def test_what_nobody_confirms_is_unknown_and_never_confirmed(servers, monkeypatch, prefix):
     """A server that is stopped: the client takes the messages, and nobody else does."""
     from tests.servers.kafka import KafkaServer
@@ -259,6 +260,7 @@ async def test_pause_purging_prefetch_loses_nothing_and_reorders_nothing(connect
         assert numbers == sorted(numbers)
 
 
+@pytest.mark.proves("G27")
 async def test_memory_is_bounded_however_much_waits(connect):
     billing, shop = await connect("billing", "orders"), await connect("shop")
     data = b'"' + b"x" * 200_000 + b'"'
@@ -269,6 +271,7 @@ async def test_memory_is_bounded_however_much_waits(connect):
     assert len(await drained(billing, 200)) == 200
 
 
+@pytest.mark.proves("G6")
 async def test_a_rebalance_with_work_in_flight_skips_nothing(connect, kafka, prefix):
     first, shop = await connect("billing", "orders"), await connect("shop")
     await publish(shop, sent(60))
@@ -335,6 +338,7 @@ async def consumed(connect, count=40):
 
 
 @pytest.mark.bad_input(38)
+@pytest.mark.proves("G11")
 async def test_a_committed_offset_that_no_longer_exists_is_an_error_and_not_a_jump(connect, kafka, admin, prefix):
     shop = await consumed(connect)
     topic, group = f"{prefix}orders", f"{prefix}billing"
@@ -357,6 +361,7 @@ async def test_a_committed_offset_that_no_longer_exists_is_an_error_and_not_a_ju
     assert len(await drained(billing, 34, quiet=0.5)) == 34
 
 
+@pytest.mark.proves("G11")
 async def test_an_offset_that_vanishes_under_a_running_worker_is_an_error_until_it_is_mended(
     connect, kafka, admin, prefix, monkeypatch
 ):
@@ -489,6 +494,7 @@ async def test_what_others_publish_arrives_readable(connect, raw, prefix):
     assert [found[id].key for id in "1234"] == ["o-1", "o-2", "o-2", "o-1"]
 
 
+@pytest.mark.proves("G21")
 async def test_garbage_arrives_raw_and_is_settled_like_anything_else(connect, raw, prefix):
     billing = await connect("billing", "orders")
     topic = f"{prefix}orders"

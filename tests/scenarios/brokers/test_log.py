@@ -19,6 +19,7 @@ def broker_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     )
 
 
+@pytest.mark.proves("G21")
 async def test_garbage_is_kept_raw_in_the_quarantine_and_the_rest_goes_on(make: Make, broker_url: str) -> None:
     billing = make("billing")
     seen: list[str] = []

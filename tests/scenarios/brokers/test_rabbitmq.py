@@ -112,6 +112,7 @@ async def until(true, seconds=10.0):
 # ---- what comes back -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.proves("G4")
 async def test_a_message_that_comes_back_is_not_blamed_on_another_of_the_same_id(connect) -> None:
     billing = await connect("billing", "orders")
     for number in range(50):
@@ -246,6 +247,7 @@ async def test_another_worker_takes_over_what_one_has_left(connect) -> None:
     assert [read(each).id for each in await drained(second, 7)] == [f"{n}" for n in range(3, 10)]
 
 
+@pytest.mark.proves("G9")
 async def test_workers_come_to_share_the_shards_and_each_key_stays_in_order(connect) -> None:
     workers = [await connect("billing", "orders", options="?shards=4") for _ in range(2)]
     shop = await connect("shop", options="?shards=4")
@@ -371,6 +373,7 @@ async def test_what_the_server_finds_too_large_is_refused_and_the_rest_gets_ther
 
 
 @pytest.mark.bad_input(37)
+@pytest.mark.proves("G28")
 async def test_a_server_that_is_short_of_memory_is_waited_for(connect, strict, strict_url, caplog) -> None:
     shop = await connect("shop", url=strict_url)
     await publish(shop, [envelope()])
@@ -494,6 +497,7 @@ async def test_what_strangers_publish_arrives_whatever_they_call_their_headers(c
 
 
 @pytest.mark.bad_input(42)
+@pytest.mark.proves("G21")
 async def test_garbage_arrives_with_its_raw_bytes_and_stops_nobody(connect, stranger) -> None:
     billing = await connect("billing", "orders")
     garbage = [b"", b"\xff\xfe", b'{"specversion":', b"\x80\x04K\x01."]

@@ -209,6 +209,7 @@ async def test_the_blocking_face_refuses_to_block_a_loop(url: str) -> None:
         pass
 
 
+@pytest.mark.proves("G21")
 async def test_a_cloudevent_from_outside_is_handled_and_an_unreadable_one_is_kept(url: str) -> None:
     app, seen = App(url), list[tuple[str, int]]()
 

@@ -148,6 +148,7 @@ async def test_a_failing_delivery_is_tried_again_until_it_succeeds(url: str) -> 
     assert len(tries) == 3
 
 
+@pytest.mark.proves("G20")
 async def test_when_the_attempts_are_used_up_a_dead_letter_keeps_everything(url: str) -> None:
     app = App(url)
 
@@ -204,6 +205,7 @@ async def test_retries_follow_the_exception_class(url: str) -> None:
 
 
 @pytest.mark.parametrize("with_tx", [False, True], ids=["without tx", "with tx"])
+@pytest.mark.proves("G23")
 async def test_a_failing_key_parks_its_successors_in_order_while_other_keys_flow(url: str, with_tx: bool) -> None:
     app, seen, broken = App(url), list[tuple[str, int]](), [True]
 
@@ -407,6 +409,7 @@ async def test_a_handler_that_holds_its_transaction_too_long_fails(url: str, mon
     assert sorted(rows) == [(2,), (3,)]
 
 
+@pytest.mark.proves("G21")
 async def test_unreadable_data_becomes_a_dead_letter_with_its_bytes(sqlite_url: str) -> None:
     app, seen = App(sqlite_url), list[int]()
 
@@ -446,6 +449,7 @@ async def test_a_newer_schema_version_waits_among_the_dead_letters(sqlite_url: s
     assert "schema version 2" in dead.reason
 
 
+@pytest.mark.proves("G19")
 async def test_delayed_messages_come_when_they_are_due_and_not_before(url: str) -> None:
     app, seen = App(url), dict[str, float]()
 

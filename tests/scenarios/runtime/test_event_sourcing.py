@@ -222,6 +222,7 @@ async def test_a_query_does_not_wait_for_events_that_the_projection_does_not_rea
         assert await app.query(balances, "SELECT amount FROM balance", after=position, timeout=0.05) == [(1,)]
 
 
+@pytest.mark.proves("G16")
 async def test_a_projection_equals_the_fold_of_the_log_and_its_rebuild(url: str) -> None:
     balances = balances_of()
     app, steps = App(url, accounts, balances), list[tuple[int, int]]()

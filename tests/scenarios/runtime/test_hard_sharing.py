@@ -101,6 +101,7 @@ async def test_the_hindmost_slots_are_served_first_however_much_the_others_have(
         assert {slot_of(envelope.key) for envelope in await one.fetch(5)} <= late
 
 
+@pytest.mark.proves("G26")
 async def test_what_is_under_way_for_a_feed_that_was_let_go_of_is_refused(url: str) -> None:
     app = App(url)
     app.on(OrderPlaced, group="work")(print)

@@ -47,6 +47,7 @@ async def test_a_replica_that_starts_late_is_seeded_with_the_current_states(url:
     assert group.lag == 0
 
 
+@pytest.mark.proves("G18")
 async def test_a_replica_is_seeded_anew_while_its_owner_goes_on(url: str) -> None:
     customers = Replica(Customer)
     app = App(url, customers, name="billing")
@@ -84,6 +85,7 @@ async def names(app: App, customers: Replica[Customer]) -> list[tuple[str, str]]
 
 @pytest.mark.parametrize("early", range(5), ids="of them {} came before the replica was there".format)
 @pytest.mark.parametrize("counts", [False, True], ids=["without versions", "with versions, the newest one first"])
+@pytest.mark.proves("G18")
 async def test_states_of_another_service_are_kept_whenever_the_replica_starts(
     url: str, early: int, *, counts: bool
 ) -> None:

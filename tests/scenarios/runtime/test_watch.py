@@ -30,6 +30,7 @@ async def test_a_handler_that_blocks_the_loop_is_shown_with_its_stack(
 
 
 @pytest.mark.bad_input(29)
+@pytest.mark.proves("G30")
 async def test_a_wall_clock_that_moves_back_is_reported_once_and_changes_no_order(
     url: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -148,6 +148,7 @@ def test_described_text_is_printable_and_can_be_stored(text: str) -> None:
 
 
 @given(st.integers(0, 2**62), st.floats(0, 1, exclude_max=True), st.integers(1, 40))
+@pytest.mark.proves("G22")
 def test_a_retry_is_never_due_before_now_nor_later_than_the_longest_wait(now: int, draw: float, attempt: int) -> None:
     retry = Retry(attempts=50, initial=1, maximum=300)
     held = settle(None, Delivery(envelope(), attempt), ValueError(), "", retry, draw, min(now, NOW), GROUP)

@@ -94,6 +94,7 @@ def test_types_are_read_from_the_annotations() -> None:
     assert [kind.name for kind in accounts.message_types()] == ["Opened", "Deposited", "Withdrawn", "Open", "Withdraw"]
 
 
+@pytest.mark.proves("G17")
 def test_stored_events_fold_into_a_state_also_under_their_earlier_names() -> None:
     rows = stored(
         ("Opened", '{"account_id":"a"}'),

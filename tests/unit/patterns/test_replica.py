@@ -155,6 +155,7 @@ async def test_what_is_gone_does_not_come_back_but_may_be_created_anew(tables: T
     assert await customers.read("c", tables.tx) == Customer("c", "anew")
 
 
+@pytest.mark.proves("G18")
 async def test_any_order_with_repeats_ends_with_the_newest(tables: Tables) -> None:
     draw = random.Random(7)
     history = [

@@ -106,6 +106,7 @@ def test_a_new_store_has_the_newest_schema_and_nothing_pending(url: str, upgrade
     assert notes(url) == [(7,)]
 
 
+@pytest.mark.proves("G32")
 def test_an_older_store_is_refused_until_it_is_led_up_and_keeps_what_it_has(url: str, upgrade) -> None:
     old(url)
     upgrade()
@@ -120,6 +121,7 @@ def test_an_older_store_is_refused_until_it_is_led_up_and_keeps_what_it_has(url:
     store.close_now()
 
 
+@pytest.mark.proves("G32")
 def test_a_newer_store_is_refused(url: str, upgrade, monkeypatch: pytest.MonkeyPatch) -> None:
     upgrade()
     opened(url).close_now()
@@ -172,6 +174,7 @@ def dies_at(at: int, work: Callable[[], None]) -> bool:
 
 
 @pytest.mark.bad_input(69)
+@pytest.mark.proves("G32")
 def test_killed_at_any_statement_of_a_migration_the_same_command_goes_on(url: str, upgrade) -> None:
     old(url)
     upgrade()

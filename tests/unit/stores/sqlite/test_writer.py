@@ -203,6 +203,7 @@ async def test_an_event_loop_that_ended_with_a_transaction_open_stops_nobody(sto
     assert (await asyncio.wait_for(store.write(Append([envelope()])), 5.0)).position == 1
 
 
+@pytest.mark.proves("G28")
 async def test_too_much_waiting_is_refused_and_nothing_of_it_kept(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

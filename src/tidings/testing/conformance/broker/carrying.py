@@ -14,7 +14,7 @@ from tidings.testing.conformance.broker.making import Connect, Making, drained, 
 class CarryingTests(Making):
     """One publisher, one app that subscribes."""
 
-    async def test_what_is_published_arrives_as_it_was(self, connect: Connect) -> None:
+    async def test_g3_what_is_published_arrives_as_it_was(self, connect: Connect) -> None:
         sent = [
             envelope(),
             envelope(key=None, schema=3, correlation="c-1", causation="c-0"),
@@ -37,7 +37,7 @@ class CarryingTests(Making):
     async def test_a_topic_that_nobody_asked_for_takes_what_is_published(self, connect: Connect) -> None:
         await publish(await connect("shop"), [envelope("nobody-listens")])
 
-    async def test_messages_of_one_key_arrive_in_order(self, connect: Connect) -> None:
+    async def test_g9_messages_of_one_key_arrive_in_order(self, connect: Connect) -> None:
         receiver = await connect("billing", "orders")
         if not receiver.guarantees.ordered:
             pytest.skip(f"{receiver.guarantees.name} promises no order")
@@ -50,7 +50,7 @@ class CarryingTests(Making):
             order.setdefault(each.key, []).append(int(each.id))
         assert order == {f"k-{at}": list(range(at, 210, 7)) for at in range(7)}
 
-    async def test_what_is_not_settled_comes_again_and_what_is_settled_does_not(self, connect: Connect) -> None:
+    async def test_g5_what_is_not_settled_comes_again_and_what_is_settled_does_not(self, connect: Connect) -> None:
         first = await connect("billing", "orders")
         await publish(await connect("shop"), [envelope(id=f"{n}") for n in range(10)])
         taken = await drained(first, 10, settle=False)
@@ -77,7 +77,7 @@ class CarryingTests(Making):
         assert len(await fetching) == 1
         assert time.monotonic() - began < 5.0
 
-    async def test_a_fetch_brings_no_more_than_asked_for(self, connect: Connect) -> None:
+    async def test_g27_a_fetch_brings_no_more_than_asked_for(self, connect: Connect) -> None:
         receiver = await connect("billing", "orders")
         await publish(await connect("shop"), [envelope(key=f"{n}") for n in range(50)])
         found: list[Arrival] = []
@@ -87,7 +87,7 @@ class CarryingTests(Making):
             await receiver.settle(taken)
             found += taken
 
-    async def test_what_is_too_large_is_refused_by_name_and_the_rest_is_taken(self, connect: Connect) -> None:
+    async def test_g4_what_is_too_large_is_refused_by_name_and_the_rest_is_taken(self, connect: Connect) -> None:
         shop = await connect("shop")
         large = b'"' + b"x" * (shop.guarantees.max_bytes + 1) + b'"'
         receiver = await connect("billing", "orders")
@@ -96,7 +96,7 @@ class CarryingTests(Making):
         assert "bytes" in results[1].reason
         assert sorted(str(read(each).key) for each in await drained(receiver, 2)) == ["a", "c"]
 
-    async def test_the_largest_message_it_promises_to_take_arrives(self, connect: Connect) -> None:
+    async def test_g3_the_largest_message_it_promises_to_take_arrives(self, connect: Connect) -> None:
         shop = await connect("shop")
         data = b'"' + b"x" * (shop.guarantees.max_bytes - 2) + b'"'
         receiver = await connect("billing", "orders")

@@ -13,7 +13,7 @@ from tidings.testing.conformance.broker.making import PATIENCE, Connect, Making,
 class SharingTests(Making):
     """Several that publish, several that subscribe."""
 
-    async def test_each_app_gets_everything(self, connect: Connect) -> None:
+    async def test_g5_each_app_gets_everything(self, connect: Connect) -> None:
         apps = [await connect(app, "orders") for app in ("billing", "mail", "stock")]
         sent = [envelope(key=f"{n}") for n in range(50)]
         await publish(await connect("shop"), sent)
@@ -21,7 +21,7 @@ class SharingTests(Making):
             found = await drained(app, len(sent), quiet=0.3)
             assert sorted(read(each).id for each in found) == sorted(each.id for each in sent)
 
-    async def test_the_workers_of_an_app_share_and_leave_nothing_out(self, connect: Connect) -> None:
+    async def test_g5_the_workers_of_an_app_share_and_leave_nothing_out(self, connect: Connect) -> None:
         workers = [await connect("billing", "orders") for _ in range(3)]
         shop = await connect("shop")
         sent = [envelope(key=f"{n}") for n in range(300)]
@@ -38,7 +38,7 @@ class SharingTests(Making):
         async with asyncio.timeout(PATIENCE):
             await asyncio.gather(*working)
 
-    async def test_many_publish_at_once_and_everything_arrives(self, connect: Connect) -> None:
+    async def test_g5_many_publish_at_once_and_everything_arrives(self, connect: Connect) -> None:
         receiver = await connect("billing", "orders", "payments")
         shops = [await connect(f"shop-{n}") for n in range(5)]
         sent = [
@@ -49,7 +49,7 @@ class SharingTests(Making):
         await asyncio.gather(*(publish(shop, batch) for shop, batch in zip(shops, sent, strict=True)))
         assert {read(each).id for each in await arriving} == {each.id for batch in sent for each in batch}
 
-    async def test_what_was_published_while_no_worker_ran_waits(self, connect: Connect) -> None:
+    async def test_g5_what_was_published_while_no_worker_ran_waits(self, connect: Connect) -> None:
         worker = await connect("billing", "orders")
         shop = await connect("shop")
         await publish(shop, [envelope(id="before")])
@@ -59,7 +59,7 @@ class SharingTests(Making):
         found = await drained(await connect("billing", "orders"), 1)
         assert [read(each).id for each in found] == ["meanwhile"]
 
-    async def test_a_new_app_gets_history_where_that_is_promised(self, connect: Connect) -> None:
+    async def test_g11_a_new_app_gets_history_where_that_is_promised(self, connect: Connect) -> None:
         shop = await connect("shop")
         if not shop.guarantees.history:
             pytest.skip(f"{shop.guarantees.name} keeps no history")
@@ -68,7 +68,7 @@ class SharingTests(Making):
         found = await drained(await connect("latecomer", "orders"), 20)
         assert {read(each).id for each in found} == {each.id for each in sent}
 
-    async def test_what_waits_is_counted(self, connect: Connect) -> None:
+    async def test_g33_what_waits_is_counted(self, connect: Connect) -> None:
         receiver = await connect("billing", "orders")
         shop = await connect("shop")
         await publish(shop, [envelope(key=f"{n}") for n in range(10)])
