@@ -11,6 +11,7 @@ from collections.abc import Callable
 import msgspec
 
 from tidings.core.operations import Delivery
+from tidings.core.retry import Retry
 from tidings.errors import StoreUnavailable, Unreadable
 from tidings.runtime import lane, pump
 from tidings.runtime.batch import Batch
@@ -168,6 +169,13 @@ def remember_retries() -> None:
             asyncio.get_running_loop().call_later(0.05, self.hand_over, [again])
 
     Pump.failed = in_memory
+
+
+@planted("M14")
+def retry_in_step() -> None:
+    """Waits before retries are as long as they may be, all of them."""
+    wait = Retry.wait
+    Retry.wait = lambda self, attempt, _draw: wait(self, attempt, 1.0)
 
 
 @planted("M19")

@@ -15,6 +15,7 @@ from tests.faults.power import recorded
 from tests.faults.test_drain import slow
 from tests.faults.test_kills import campaign
 from tests.faults.test_poison import publish_unreadable
+from tests.faults.test_storm import PARTS, busiest
 from tests.faults.test_zombies import haunt
 from tests.faults.workload import Publisher, Shop, final, judge, prepare
 from tidings.errors import TidingsError
@@ -144,6 +145,13 @@ def called_a_failure(scene):
     return scene.report().broken
 
 
+def in_step(scene):
+    result = scene.folder / "busiest"
+    child = scene.child(lambda _: result.write_text(str(asyncio.run(busiest(scene.url)))))
+    assert child.wait() == 0, scene.log()
+    return ["G22"] if float(result.read_text()) > 3 / PARTS else []
+
+
 CASES = {
     "M1": (acknowledged_first, "G5"),
     "M2": (not_flushed, "power"),
@@ -153,6 +161,7 @@ CASES = {
     "M10": (partial(under_kills, life=(0.02, 0.08), ways=["publish", "notice"], wishes=["", "dead"]), "G20"),
     "M12": (under_kills, "G16"),
     "M13": (partial(under_kills, kills=80, ways=["notice"], wishes=["", "sometimes"]), "G5"),
+    "M14": (in_step, "G22"),
     "M19": (unreadable, "G21"),
     "M24": (forgotten, "G8"),
     "M25": (called_a_failure, "G4"),
