@@ -18,7 +18,7 @@ from tidings.brokers.embedded import Feed, LogConsumer
 from tidings.core.arrival import DEADLINE, Arrival, Confirmed, Rejected, Result, Unknown
 from tidings.core.check import Check
 from tidings.core.cloudevent import to_text
-from tidings.core.envelope import SLOTS, STATES, Envelope
+from tidings.core.envelope import SLOTS, STATES, Envelope, share
 from tidings.core.operations import Append, Beat, Settle
 from tidings.core.ports import Store
 from tidings.core.resource import Resource
@@ -166,8 +166,8 @@ class LogBroker:
         """Take an even share of the keys, and hand back what is too much."""
         consumer = self._consumer
         alive = await self._store.write(Beat(self._app, self._member, LEASE, groups=[consumer.group]))
-        members = sorted({*(name for name, groups in alive.items() if consumer.group in groups), self._member})
-        want = len(range(members.index(self._member), SLOTS, len(members)))
+        runners = [name for name, groups in alive.items() if consumer.group in groups]
+        want = share(consumer.group, SLOTS, self._member, runners)
         surplus = consumer.slots[want:]
         if surplus:
             consumer.split(surplus, list(self._taken.values()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 
 import msgspec
 
@@ -21,6 +22,21 @@ TOMBSTONES = (b"", b"null")
 def slot_of(key: str) -> int:
     """The slot (0 to SLOTS - 1) of a key. CRC-32 is stable across processes, versions and machines."""
     return zlib.crc32(key.encode()) % SLOTS
+
+
+def share(group: str, slots: int, member: str, members: Sequence[str]) -> int:
+    """How many slots of a group a worker should hold: an even share; a single slot goes to one worker by name.
+
+    Args:
+        group: Full name.
+        slots: How many the group has.
+        member: The worker.
+        members: All that run the group; the worker itself need not be among them.
+    """
+    known = sorted({*members, member})
+    first = zlib.crc32(group.encode()) % len(known)
+    turn = (known.index(member) - first) % len(known)  # so that remainders do not all go to the same worker
+    return slots // len(known) + (1 if turn < slots % len(known) else 0)
 
 
 class Envelope(msgspec.Struct, frozen=True, gc=False):

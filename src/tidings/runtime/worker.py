@@ -12,12 +12,11 @@ import difflib
 import logging
 import os
 import socket
-import zlib
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from tidings.core.envelope import SLOTS
+from tidings.core.envelope import SLOTS, share
 from tidings.core.operations import Beat, Fire
 from tidings.core.ports import Broker, Groups, Store
 from tidings.core.subscription import Subscription
@@ -245,7 +244,8 @@ class Worker:
         alive: Mapping[str, Sequence[str]]
         alive = await self.store.write(Beat(self.app, self.member, self.lease, groups=groups))
         for pump in self.pumps:
-            pump.share(share(pump, self.member, [each for each, runs in alive.items() if pump.group in runs]))
+            runners = [each for each, runs in alive.items() if pump.group in runs]
+            pump.share(share(pump.group, pump.subscription.slots, self.member, runners))
         return {group for runs in alive.values() for group in runs}
 
     async def _keep_watching(self) -> None:
@@ -286,12 +286,3 @@ class Worker:
             if await self.store.next_due(pump.group, range(SLOTS)) is not None or not await pump.finished(position):
                 return False
         return True
-
-
-def share(pump: Pump, member: str, members: Sequence[str]) -> int:
-    """How many slots of a group a worker should hold: an even share; a single slot goes to one worker by name."""
-    known = sorted({*members, member})
-    slots, mine = pump.subscription.slots, known.index(member)
-    first = zlib.crc32(pump.group.encode()) % len(known)
-    turn = (mine - first) % len(known)  # so that remainders do not all go to the same worker
-    return slots // len(known) + (1 if turn < slots % len(known) else 0)
