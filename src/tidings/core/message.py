@@ -55,7 +55,8 @@ class MessageType:
         kind: "event", "state" or "command".
         name: Stable name, the CloudEvents `type`.
         schema: Version of the schema, from 1.
-        topic: Where it is published; None keeps it private to its app.
+        topic: Where it is published, for a command the address of the app that handles it; None keeps it private to its
+            app.
         was: Earlier names under which stored messages are still read.
         model: Who reads and writes the class: "msgspec" (also dataclass and attrs) or "pydantic".
         scope: Names of the function that defines the class, when its annotations cannot be found otherwise.
@@ -180,6 +181,22 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
+def check_app(name: str, what: str) -> str:
+    """The name itself, when an app can have it.
+
+    Raises:
+        BadDeclaration: It is no stable name, or has a dot.
+    """
+    if "." in check_name(name, what):
+        raise BadDeclaration(f"{what} is named {name!r}", "leave out the dot: it ends the app's name in groups")
+    return name
+
+
+def address_of(app: str) -> str:
+    """The topic of what is for one app alone: its commands, and what other apps answer it."""
+    return f"{_RESERVED}{app}"
+
+
 def _is_key(hint: Any) -> bool:
     """True for types whose `str()` is what their JSON holds."""
     if not isinstance(hint, type) or hint is bool:
@@ -214,7 +231,8 @@ def _declare(
     title = getattr(cls, "__qualname__", repr(cls))
     given: object = cls  # a caller without a type checker may give anything
     if not isinstance(given, type):
-        cure = f'decorate a class, and give its topic by name: `@{kind}(topic="orders")`'
+        option = "app" if kind == "command" else "topic"
+        cure = f'decorate a class, and give its {option} by name: `@{kind}({option}="orders")`'
         raise BadDeclaration(f"{title} cannot be a message: it is no class", cure)
     if "__tidings__" in getattr(cls, "__dict__", ()):
         raise BadDeclaration(f"{title} is declared a message twice", "keep one of the decorators")
@@ -224,7 +242,7 @@ def _declare(
         raise BadDeclaration(f"the state {title} is named {name!r}", "leave out the colon: it ends the name in streams")
     if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version < 2**31:  # as CloudEvents has it
         raise BadDeclaration(f"{title} has version={version!r}", "versions are whole numbers from 1 to 2147483647")
-    if topic is not None:
+    if topic is not None and kind != "command":
         check_name(topic, f"the topic of {title}")
     if not isinstance(was, tuple):
         raise BadDeclaration(f"{title} has was={was!r}", f"give the earlier names as a tuple: was=({was!r},)")
@@ -304,14 +322,14 @@ def state(*, topic: str, name: str | None = None, version: int = 1) -> Callable[
 def command(cls: type[T], /) -> type[T]: ...
 @overload
 def command(
-    *, topic: str | None = None, name: str | None = None, version: int = 1, was: tuple[str, ...] = ()
+    *, app: str | None = None, name: str | None = None, version: int = 1, was: tuple[str, ...] = ()
 ) -> Callable[[type[T]], type[T]]: ...
 @dataclass_transform(frozen_default=True)
 def command(
     cls: type[T] | None = None,
     /,
     *,
-    topic: str | None = None,
+    app: str | None = None,
     name: str | None = None,
     version: int = 1,
     was: tuple[str, ...] = (),
@@ -320,7 +338,7 @@ def command(
 
     Args:
         cls: The class, when used without parentheses.
-        topic: The topic of the service it is addressed to; None for a command of the same app.
+        app: Name of the app that handles it, and no other may; None for a command that stays in its own app.
         name: Stable name; the class's own name if not given.
         version: Version of the schema, from 1.
         was: Earlier names of the same command.
@@ -333,6 +351,7 @@ def command(
     """
 
     def declare(cls: type[T]) -> type[T]:
+        topic = None if app is None else address_of(check_app(app, f"the app that handles {cls.__name__}"))
         return _declare(cls, "command", topic=topic, name=name, version=version, was=was)
 
     return declare if cls is None else declare(cls)

@@ -10,12 +10,12 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 from typing_extensions import TypeForm
 
 from tidings.core.guarantees import Needs
-from tidings.core.message import MessageType, check_name
+from tidings.core.message import MessageType, address_of, check_name
 from tidings.core.retry import Retry
 from tidings.core.schema import parse_schema
 from tidings.core.signature import Form, handler_name, inspect_handler, location, split
 from tidings.core.subscription import OnDead, Start, Subscription
-from tidings.errors import BadDeclaration, BadHandler
+from tidings.errors import BadDeclaration, BadHandler, GroupConflict
 
 E = TypeVar("E")
 F = TypeVar("F")
@@ -208,6 +208,25 @@ def check_together(subscriptions: Sequence[Subscription]) -> None:
                 msg = f"two parts create the table {table}: {tables[table.lower()]} and {where}"
                 raise BadDeclaration(msg, 'rename one of the tables; a replica takes `table="..."`')
             tables[table.lower()] = where
+
+
+def check_commands(app: str, subscriptions: Sequence[Subscription]) -> None:
+    """Refuse to handle commands of another app: one app alone receives each, wherever the others keep their stores.
+
+    Args:
+        app: Name of the app whose subscriptions these are.
+        subscriptions: All of them.
+
+    Raises:
+        GroupConflict: Names the command, its handler and the app that it belongs to.
+    """
+    for subscription in subscriptions:
+        for kind in subscription.commands:
+            if kind.topic not in {None, address_of(app)}:
+                owner = str(kind.topic).removeprefix(address_of(""))
+                msg = f"the app {app} handles the command {kind.name}, which belongs to the app {owner}"
+                cure = f'move {subscription.where} there, or declare `@command(app="{app}")`; many may handle an event'
+                raise GroupConflict(msg, cure, command=kind.name, app=app, owner=owner)
 
 
 def _check_names(subscription: Subscription) -> None:

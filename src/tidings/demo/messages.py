@@ -9,7 +9,7 @@ from tidings import Key, command, event, state
 # ---- commands: requests that flights may refuse; sent by feed ------------------------------------
 
 
-@command(topic="tower", name="flight.record-schedule")
+@command(app="flights", name="flight.record-schedule")
 class RecordSchedule:
     """Record that a flight is planned."""
 
@@ -23,7 +23,7 @@ class RecordSchedule:
     tailnum: str | None = None
 
 
-@command(topic="tower", name="flight.record-departure")
+@command(app="flights", name="flight.record-departure")
 class RecordDeparture:
     """Record that a flight left; `delay` in minutes, negative when early."""
 
@@ -31,7 +31,7 @@ class RecordDeparture:
     delay: int
 
 
-@command(topic="tower", name="flight.record-arrival")
+@command(app="flights", name="flight.record-arrival")
 class RecordArrival:
     """Record that a flight came down; `delay` in minutes, negative when early."""
 
@@ -39,7 +39,7 @@ class RecordArrival:
     delay: int
 
 
-@command(topic="tower", name="flight.record-cancellation")
+@command(app="flights", name="flight.record-cancellation")
 class RecordCancellation:
     """Record that a flight will not leave."""
 

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import signal
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
-from tidings.core.message import check_name
+from tidings.core.message import check_app
 from tidings.core.operations import ANY
 from tidings.core.part import Part, check_parts
 from tidings.core.ports import Store
 from tidings.core.retry import seconds
-from tidings.core.router import Router, check_together
+from tidings.core.router import check_commands, check_together
 from tidings.core.subscription import Subscription
 from tidings.core.transaction import Readable, Transaction
 from tidings.core.url import default_name, parse_url
-from tidings.errors import BadArgument, BadDeclaration, NotFound, NotOpen
+from tidings.errors import BadArgument, NotFound
 from tidings.runtime.clock import Clock
-from tidings.runtime.connect import make_broker, open_store, release
+from tidings.runtime.connect import make_broker
 from tidings.runtime.lifecycle import run, worker_of, working
+from tidings.runtime.opening import Opening
 from tidings.runtime.outbox import Outbox
-from tidings.runtime.outgoing import Outgoing
 from tidings.runtime.quarantine import quarantined
 from tidings.runtime.transaction import OPEN
 from tidings.runtime.verbs import RUN, Verbs
@@ -41,7 +38,7 @@ SHORTEST_LEASE = 0.1
 """Seconds. Workers tell that they live every third of a lease."""
 
 
-class App(Router):
+class App(Opening):
     """An app: a name, a store, and the handlers and parts that run on it.
 
     Opening it (`async with app:`) opens the store; publishing needs no more. `run` works on what was published.
@@ -75,94 +72,18 @@ class App(Router):
         given_store: Any = store  # a caller without a type checker may give anything; parse_url refuses what is no text
         self.url: str = getattr(given_store, "url", given_store)
         default = default_name(parse_url(self.url)) if name is None or self.url is given_store else ""
-        super().__init__(check_name(default if name is None else name, "the app"))
-        if "." in self.name:
-            msg = f"the app is named {name!r}"
-            raise BadDeclaration(msg, "leave out the dot: it ends the app's name in the names of groups")
+        super().__init__(check_app(default if name is None else name, "the app"), store, clock or Clock())
         self.parts = check_parts(parts, self.name)
         self.lease = seconds(lease, "lease")
         if self.lease < SHORTEST_LEASE:
             msg = f"the app {self.name} has lease={lease!r}"
             raise BadArgument(msg, f"a lease has {SHORTEST_LEASE} seconds or more, or healthy workers lose their share")
         self.drain = seconds(drain, "drain")
-        self.clock = clock or Clock()
-        self._given = store
         self.broker = broker
         if broker is not None:
             make_broker(broker, self.name)  # says now what is wrong with the URL
-        self._store: Store | None = None
-        self._users = self._pid = 0
-        self._opening = threading.Lock()
-        self._verbs: Verbs | None = None
-        self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
         self._workers: WeakSet[Worker] = WeakSet()
         self.outbox = Outbox(self)
-
-    # ---- opening and closing ---------------------------------------------------------------------------------------
-
-    async def __aenter__(self) -> Self:
-        """Open the store.
-
-        Raises:
-            StoreUnavailable: It cannot be opened.
-            WrongStore: It is no store of this version.
-        """
-        self.open_now()
-        self._home = (os.getpid(), asyncio.get_running_loop())
-        return self
-
-    async def __aexit__(self, *_exc: object) -> None:
-        """Close the store once its last user is done."""
-        store = self.let_go()
-        if store is not None:
-            await store.close()
-
-    def open_now(self) -> Store:
-        """Open the store for one more user; `async with` and `blocking()` do it for you."""
-        with self._opening:
-            if self._store is None or self._pid != os.getpid():  # what the parent opened is nothing to its fork
-                store = open_store(self._given)
-                outgoing = Outgoing(self.name, self.clock)
-                self._verbs = Verbs(store, outgoing, self.clock, store.write, store.begin, asyncio.sleep)
-                self._store, self._pid, self._users = store, os.getpid(), 0
-            self._users += 1
-            return self._store
-
-    def let_go(self) -> Store | None:
-        """Let go of the store; returns it when the caller is to close it."""
-        with self._opening:
-            self._users -= 1
-            if self._users or self._store is None:
-                return None
-            store, self._store, self._verbs, self._home = self._store, None, None, None
-            return store if release(store) else None
-
-    @property
-    def store(self) -> Store:
-        """The open store.
-
-        Raises:
-            NotOpen: The app is not open.
-        """
-        if self._store is None:
-            msg = f"the app {self.name} is not open"
-            raise NotOpen(msg, "use it inside `async with app:`, or `with app.blocking() as b:` in plain code")
-        return self._store
-
-    def _here(self) -> Verbs:
-        """The verbs, when used where the app was opened."""
-        verbs = self._verbs
-        if verbs is None:
-            _ = self.store
-        home = self._home
-        if home is not None:
-            if home[0] != os.getpid():
-                msg = f"the app {self.name} was opened in process {home[0]} and is used in its fork {os.getpid()}"
-                raise NotOpen(msg, "open the app in the child: `async with app:` after the fork")
-            if home[1] is not asyncio.get_running_loop():
-                msg = f"the app {self.name} was opened in another event loop (thread {threading.get_ident()})"
-                raise NotOpen(msg, "use `app.blocking()` from threads, or open the app in this loop")
-        return verbs  # type: ignore[return-value]
 
     # ---- verbs -----------------------------------------------------------------------------------------------------
 
@@ -333,9 +254,11 @@ class App(Router):
 
         Raises:
             BadHandler: A handler cannot be called as declared, or two share a group or a command.
+            GroupConflict: A handler is for a command of another app.
         """
         found = [*super().subscriptions(), *(each for part in self.parts for each in part.subscriptions())]
         check_together(found)
+        check_commands(self.name, found)
         return found
 
     async def run(self, *, until_idle: bool | Awaitable[object] = False) -> signal.Signals | None:

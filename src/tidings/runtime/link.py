@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
+from tidings.core.message import address_of
 from tidings.core.ports import Broker, Store
 from tidings.core.subscription import Subscription
 from tidings.runtime.clock import Clock
@@ -19,8 +20,9 @@ log = logging.getLogger("tidings")
 
 def topics_of(app: str, subscriptions: Sequence[Subscription]) -> list[str]:
     """What an app subscribes to at its broker: topics of its handlers, and those by which apps speak to each other."""
+    own = address_of(app)
     topics = {kind.topic for each in subscriptions for kind in each.types if kind.topic is not None}
-    return [*sorted(topics), TOPIC, f"{TOPIC}.{app}"]
+    return [*sorted(topics - {own}), TOPIC, own]
 
 
 class Link:

@@ -13,6 +13,7 @@ from typing import Any
 
 from tidings.core.arrival import Confirmed, Rejected, Result, Unknown
 from tidings.core.envelope import Envelope
+from tidings.core.message import address_of
 from tidings.core.outcome import Dead
 from tidings.core.ports import Broker
 from tidings.core.subscription import Subscription
@@ -42,6 +43,7 @@ class Outbound:
     def __init__(self, app: str, broker: Broker, opened: asyncio.Event, clock: Clock) -> None:
         """Args: app: name of the app; only what it published is carried. opened: set once the broker is."""
         self._app = app
+        self._address = address_of(app)
         self._broker = broker
         self._opened = opened
         self._clock = clock
@@ -59,8 +61,8 @@ class Outbound:
         )
 
     def _is_ours(self, envelope: Envelope) -> bool:
-        """Not what is private, and not what came from elsewhere."""
-        return envelope.topic is not None and envelope.source == self._app
+        """Not what is private, not what came from elsewhere, and not what the app sends to itself."""
+        return envelope.topic is not None and envelope.source == self._app and envelope.topic != self._address
 
     async def carry(self, envelope: Envelope) -> None:
         """Return once the broker has it.

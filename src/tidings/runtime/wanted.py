@@ -16,7 +16,7 @@ from tidings.core.attributes import STATE_AGAIN, STATES_WANTED
 from tidings.core.cloudevent import to_json
 from tidings.core.codec import encode_json
 from tidings.core.envelope import Envelope, slot_of
-from tidings.core.message import MessageType
+from tidings.core.message import MessageType, address_of
 from tidings.core.operations import Append
 from tidings.core.ports import Store
 from tidings.core.subscription import Subscription
@@ -26,7 +26,7 @@ log = logging.getLogger("tidings")
 
 GROUP = "wanted"
 TOPIC = "tidings"
-"""Where apps at a broker speak to each other about themselves; what is for one alone has its name behind a dot."""
+"""Where apps at a broker speak to each other about themselves; what is for one alone goes to its address."""
 
 PAGE = 500
 """States published again at a time."""
@@ -84,7 +84,7 @@ class Wanted:
         )
 
     async def _answer(self, wanted: StatesWanted, request: Envelope) -> None:
-        topic = f"{TOPIC}.{request.source}"
+        topic = address_of(request.source)
         after, count = "", 0
         while rows := await self._store.query(_CURRENT, (wanted.state, after, PAGE)):
             page = [Envelope(*row) for row in rows]

@@ -37,7 +37,7 @@ class Customer:
     name: str
 
 
-@command(topic="shipping")
+@command(app="shipping")
 class Ship:
     order_id: Key[str]
 
