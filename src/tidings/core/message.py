@@ -197,6 +197,11 @@ def address_of(app: str) -> str:
     return f"{_RESERVED}{app}"
 
 
+def addressee(topic: str) -> str | None:
+    """The app that alone receives what is published to a topic; None for a topic that all may subscribe to."""
+    return topic.removeprefix(_RESERVED) if topic.startswith(_RESERVED) else None
+
+
 def _is_key(hint: Any) -> bool:
     """True for types whose `str()` is what their JSON holds."""
     if not isinstance(hint, type) or hint is bool:

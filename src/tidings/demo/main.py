@@ -91,6 +91,8 @@ def check_names(only: Collection[str], names: Collection[str], broker: str | Non
 
 async def fly_apart(airport: Airport, names: Collection[str], *, as_json: bool) -> None:
     """Run some of the apps until they are stopped; the board then prints what it shows."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("tidings").setLevel(logging.INFO)
     async with airport:
         await airport.run_only(names)
         if "board" in names:

@@ -78,6 +78,9 @@ class Inbound:
                     await self._broker.open()
                     self._opened.set()
                 await self._broker.subscribe(self._topics)
+                if not self.subscribed.is_set():
+                    name = self._broker.guarantees.name
+                    log.info("%s: subscribed at %s: %s", self._app, name, ", ".join(self._topics))
                 self.subscribed.set()
                 while True:
                     arrivals = await self._broker.fetch(BATCH, WAIT)

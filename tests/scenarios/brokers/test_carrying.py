@@ -223,6 +223,24 @@ def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LogBroker, "subscribe", late)
 
 
+async def test_a_command_waits_for_an_app_that_never_ran(make: Make) -> None:
+    """Also where the broker keeps no history: it is that app's, and nobody else will do it."""
+    shop, shipping = make("shop"), make("shipping")
+    shipped: list[str] = []
+
+    @shipping.on(Ship)
+    async def ship(order: Ship) -> None:
+        shipped.append(order.order_id)
+
+    async with shop:
+        await shop.send(Ship("o-1"))
+        await shop.send(Ship("o-2"))
+        async with at_work(shop):
+            await until(lambda: _carried(shop))
+    async with at_work(shipping):
+        await until(lambda: sorted(shipped) == ["o-1", "o-2"])
+
+
 async def test_a_command_reaches_the_app_that_handles_it(make: Make) -> None:
     shop, shipping = make("shop"), make("shipping")
     shipped: list[str] = []

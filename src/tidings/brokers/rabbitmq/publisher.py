@@ -20,6 +20,7 @@ from tidings.brokers.rabbitmq.wire import address_of, headers_of, properties_of
 from tidings.core.arrival import DEADLINE, Confirmed, Rejected, Result, Unknown
 from tidings.core.codec import MAX_BYTES
 from tidings.core.envelope import Envelope
+from tidings.core.message import addressee
 from tidings.errors import BrokerError
 
 WINDOW = 512
@@ -186,7 +187,7 @@ class Publisher:
                 await self.link.changed()
                 continue
             try:
-                await self._topology.ensure(connection, [exchange])
+                await self._topology.ensure(connection, self._topology.publishing(topic))
             except BrokerError as error:
                 if not error.transient:
                     self._rest(exchange.name, str(error))
@@ -239,9 +240,9 @@ class Publisher:
     def _result(self, attempt: _Attempt) -> Result:
         if not attempt.returned:
             return _CONFIRMED
-        if self._wanted(attempt.topic):
+        if self._wanted(attempt.topic) or addressee(attempt.topic) is not None:
             self._declared.discard(attempt.topic)
-            return Unknown(f"no queue takes what is published to {attempt.exchange}, though this app has subscribed")
+            return Unknown(f"no queue takes what is published to {attempt.exchange}, though somebody is to receive it")
         self.unrouted[attempt.topic] += 1
         if self.unrouted[attempt.topic] == 1:
             _log.info(

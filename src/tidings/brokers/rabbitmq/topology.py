@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from tidings.brokers.rabbitmq.connection import Channel, Connection
 from tidings.brokers.rabbitmq.settings import LONGEST_NAME, Settings
 from tidings.brokers.rabbitmq.trouble import NOT_FOUND, REFUSED, Ended, refusal_of
+from tidings.core.message import addressee
 from tidings.core.resource import Resource
 from tidings.errors import BrokerRefused
 
@@ -108,6 +109,14 @@ class Topology:
     def roll(self) -> str:
         """The name of the queue that tells how many workers share the shards: all of them take from it."""
         return f"{self.app.replace('.', '/')}/workers"
+
+    def publishing(self, topic: str) -> list[Part]:
+        """What must be there before something is published.
+
+        What is for one app alone must not miss it where it never ran yet, so that its queue is declared as well.
+        """
+        whose = addressee(topic)
+        return [self.exchange(topic)] if whose is None else Topology(self.settings, whose).parts([topic])
 
     def parts(self, topics: Sequence[str]) -> list[Part]:
         """All that must be there for the app to receive these topics, in the order in which it is declared."""

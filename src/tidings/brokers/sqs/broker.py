@@ -23,6 +23,7 @@ from tidings.core.arrival import DEADLINE, Arrival, Result, Unknown
 from tidings.core.check import Check
 from tidings.core.envelope import Envelope
 from tidings.core.guarantees import Guarantees
+from tidings.core.message import addressee
 from tidings.core.resource import Resource
 from tidings.errors import BrokerError, BrokerUnavailable
 
@@ -214,6 +215,8 @@ class SqsBroker:
         place = self._places.get(topic)
         if place is None:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                if (whose := addressee(topic)) is not None:  # it may never have run, and must not miss it
+                    await self._call(Declaring(self._open, self._settings, whose).queue, topic)
                 place = self._places[topic] = await self._call(self._declaring.topic, topic)
         return place
 
