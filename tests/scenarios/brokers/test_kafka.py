@@ -7,10 +7,12 @@ import time
 
 import confluent_kafka
 import pytest
-from confluent_kafka import OFFSET_INVALID, Consumer, Producer, TopicPartition
+from confluent_kafka import OFFSET_END, OFFSET_INVALID, Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from tidings.brokers.kafka import KafkaBroker, cluster, receiver, sender
+from tidings.brokers.kafka.buffer import Buffer
+from tidings.brokers.kafka.settings import Settings
 from tidings.core.arrival import Confirmed, Rejected, Unknown
 from tidings.errors import BrokerRefused, BrokerUnavailable
 from tidings.testing.conformance.broker.making import drained, envelope, publish, read
@@ -260,15 +262,34 @@ async def test_pause_purging_prefetch_loses_nothing_and_reorders_nothing(connect
         assert numbers == sorted(numbers)
 
 
+LARGE = b'"' + b"x" * 200_000 + b'"'
+BOUND = 9_000_000
+"""Bytes that are fetched ahead at most."""
+
+
+async def flooded(connect):
+    """An app for which far more waits than may be fetched ahead."""
+    billing, shop = await connect("billing", "orders"), await connect("shop")
+    for _ in range(10):
+        await publish(shop, [envelope(key=f"{n}", data=LARGE) for n in range(20)])
+    return billing
+
+
 @pytest.mark.proves("G27")
 async def test_memory_is_bounded_however_much_waits(connect):
-    billing, shop = await connect("billing", "orders"), await connect("shop")
-    data = b'"' + b"x" * 200_000 + b'"'
-    for _ in range(10):
-        await publish(shop, [envelope(key=f"{n}", data=data) for n in range(20)])
+    billing = await flooded(connect)
     await asyncio.sleep(1.5)
-    assert billing._receiver.buffer.size * len(data) < 9_000_000
+    assert billing._receiver.buffer.size * len(LARGE) < BOUND
     assert len(await drained(billing, 200)) == 200
+
+
+async def test_fetching_ahead_without_a_bound_is_found(connect, monkeypatch):
+    """M15 is planted: whatever waits is fetched."""
+    monkeypatch.setattr(Buffer, "room", 1000)
+    billing = await flooded(connect)
+    async with asyncio.timeout(15):
+        while billing._receiver.buffer.size * len(LARGE) < BOUND:
+            await asyncio.sleep(0.05)
 
 
 @pytest.mark.proves("G6")
@@ -367,7 +388,9 @@ async def test_an_offset_that_vanishes_under_a_running_worker_is_an_error_until_
 ):
     monkeypatch.setattr(receiver, "_SLOWEST", 0.5)
     monkeypatch.setattr(receiver, "PAUSE", 0.1)
-    monkeypatch.setattr(receiver.Receiver, "__init__", small(receiver.Receiver.__init__))
+    consumer = Settings.consumer  # reads little ahead now, so that something is left at the broker
+    less = {"queued.max.messages.kbytes": 1000, "queued.min.messages": 1}
+    monkeypatch.setattr(Settings, "consumer", lambda *arguments: consumer(*arguments) | less)
     topic, group = f"{prefix}orders", f"{prefix}billing"
     billing, shop = await connect("billing", "orders"), await connect("shop")
     billing._receiver.silence = 1.0
@@ -400,21 +423,6 @@ async def fetch_for_ever(broker):
             await broker.fetch(100, 0.5)
 
 
-def small(init):
-    """Read little ahead, so that something is left at the broker."""
-
-    def made(self, settings, *rest):
-        consumer = settings.consumer
-
-        def less(*arguments):
-            return {**consumer(*arguments), "queued.max.messages.kbytes": 1000, "queued.min.messages": 1}
-
-        object.__setattr__(settings, "consumer", less)
-        init(self, settings, *rest)
-
-    return made
-
-
 async def test_a_topic_made_anew_is_read_from_its_beginning(connect, admin, prefix):
     shop = await consumed(connect)
     admin.delete_topics([f"{prefix}orders"])[f"{prefix}orders"].result()  # and with it, what groups had committed
@@ -439,6 +447,13 @@ async def test_a_group_that_is_new_begins_with_the_earliest_and_has_a_place_from
     assert len(await drained(billing, 40, settle=False)) == 40
     await asyncio.sleep(0.5)
     assert committed(kafka, f"{prefix}billing", f"{prefix}orders") == dict.fromkeys(range(6), 0)
+
+
+async def test_a_group_that_begins_with_the_latest_is_found_to_miss_what_was_there(connect, monkeypatch):
+    """M18 is planted."""
+    monkeypatch.setattr(receiver, "OFFSET_BEGINNING", OFFSET_END)
+    await publish(await connect("shop"), sent(40))
+    assert await drained(await connect("billing", "orders"), 0, quiet=2.0) == []
 
 
 @pytest.mark.bad_input(38)
