@@ -90,7 +90,7 @@ def waited_for(post: Post, count: int) -> float:
 
 
 def skip_what_is_locked() -> None:
-    """Relays move at the same time, each what no other one has: rows of one key overtake each other."""
+    """M6: relays move at the same time, each what no other one has: rows of one key overtake each other."""
     postgres._LOCK = "SELECT true"
     postgres._TAKE = (
         "SELECT number, envelope FROM tidings_outbox ORDER BY number LIMIT least($1, 2) FOR UPDATE SKIP LOCKED"
@@ -120,7 +120,7 @@ def go_on_from_the_last_number() -> None:
 
 
 def remove_first() -> None:
-    """Rows are removed before what they hold is in the log."""
+    """M22: rows are removed before what they hold is in the log."""
 
     def ship(op):
         locked, found = yield [(postgres._LOCK, ()), (postgres._TAKE, (op.limit,))]
