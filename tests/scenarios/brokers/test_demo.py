@@ -49,6 +49,7 @@ def test_the_figures_are_the_same_when_every_app_is_a_process_of_its_own(broker_
     finally:
         for process in running.values():
             process.kill()
+            process.communicate()
     assert {app: process.returncode for app, process in running.items()} == dict.fromkeys(running, 0)
     assert json.loads(said["board"]) == EXPECTED
 

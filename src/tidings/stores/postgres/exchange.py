@@ -6,9 +6,8 @@ types and errors is used here as there.
 
 from __future__ import annotations
 
-import contextlib
 import select
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -140,30 +139,47 @@ def _pipeline(
             answers.append(None)
         pgconn.pipeline_sync()
         yield from generators.send(pgconn)
-        results: list[PGresult] = []
-        failed: PGresult | None = None
-        for key in answers:
-            result = yield from _answer(pgconn)
-            if result.status == ExecStatus.FATAL_ERROR:
-                failed = failed or result
-                if pgconn.status != ConnStatus.OK:
-                    break  # that was its last word
-            elif result.status == ExecStatus.PIPELINE_ABORTED:
-                continue
-            elif key is not None:
-                prepared.keep(key, preparing[key])
-            else:
-                results.append(result)
-        else:
-            failed = failed or _failure((yield from generators.fetch_many(pgconn)))  # the end of the pipeline
+        results = yield from _answers(pgconn, prepared, answers, preparing)
     finally:
-        with contextlib.suppress(psycopg.Error):  # what ended too early leaves a connection that cannot be used
+        try:
             pgconn.exit_pipeline_mode()
-    if failed is not None:
-        _check(failed, connection)
+        except psycopg.Error:  # it ended too early: whoever used it next would get the answers to this
+            pgconn.finish()
+    for result in results:
+        _check(result, connection)
     found = [_result(result, transformer) for result in results]
     yield from _deallocate(connection, prepared.surplus())
     return found
+
+
+def _answers(
+    pgconn: PGconn, prepared: Prepared, expected: Sequence[Key | None], preparing: Mapping[Key, bytes]
+) -> PQGen[list[PGresult]]:
+    """All answers to a pipeline, up to its end: results of statements, or the first failure alone.
+
+    Args:
+        pgconn: Everything was sent.
+        prepared: Gets to know what is prepared now.
+        expected: For each answer, what it says to be prepared; None for the result of a statement.
+        preparing: The names of what is prepared.
+    """
+    results: list[PGresult] = []
+    failed: PGresult | None = None
+    for key in expected:
+        result = yield from _answer(pgconn)
+        if result.status == ExecStatus.FATAL_ERROR:
+            failed = failed or result
+            if pgconn.status != ConnStatus.OK:
+                return [failed]  # that was its last word
+        elif result.status == ExecStatus.PIPELINE_ABORTED:
+            continue
+        elif key is not None:
+            prepared.keep(key, preparing[key])
+        else:
+            results.append(result)
+    end = yield from generators.fetch_many(pgconn)
+    failed = failed or _failure(end)
+    return results if failed is None else [failed]
 
 
 def _answer(pgconn: PGconn) -> PQGen[PGresult]:
