@@ -10,10 +10,11 @@ class TestMyBroker(BrokerSuite):
 """
 
 from tidings.testing.conformance.broker.carrying import CarryingTests
+from tidings.testing.conformance.broker.coming import ComingTests
 from tidings.testing.conformance.broker.sharing import SharingTests
 
 __all__ = ["BrokerSuite"]
 
 
-class BrokerSuite(CarryingTests, SharingTests):
+class BrokerSuite(CarryingTests, SharingTests, ComingTests):
     """All of them. What a broker does not promise in its `guarantees` is not asked of it."""

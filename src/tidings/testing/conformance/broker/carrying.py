@@ -102,8 +102,3 @@ class CarryingTests(Making):
         receiver = await connect("billing", "orders")
         await publish(shop, [envelope(data=data)])
         assert [read(each).data for each in await drained(receiver, 1)] == [data]
-
-    async def test_closing_twice_is_fine(self, connect: Connect) -> None:
-        broker = await connect("shop", "orders")
-        await broker.close()
-        await broker.close()
