@@ -17,11 +17,13 @@ TidingsError
 │   ├── WrongVersion           TID-301  the stream is not at the expected version (transient: load again)
 │   ├── IdConflict             TID-302  the same id was published before with another body
 │   ├── Fenced                 TID-303  this worker lost its lease; its result was refused
-│   └── GroupConflict          TID-304  two different handlers claim one group or command
+│   └── GroupConflict          TID-304  two different handlers claim one group or command, or a command is another app's
 ├── OutcomeUnknown             TID-401  it may or may not have happened; the same id may be sent again
 ├── NotCaughtUp                TID-402  the write is done, the read model is late (transient)
 ├── Overloaded                 TID-403  too much is waiting to be written (transient)
 ├── NotFound                   TID-404  no such event, dead letter or store; or a part that has not run yet
+├── NoAnswer                   TID-405  a request was not answered in time; whether it was done is not known (transient)
+├── Refused                    TID-406  a request was refused: its handler gave it up; says why
 ├── StoreError                 TID-500  the store itself
 │   ├── StoreUnavailable       TID-501  cannot be opened or reached (transient)
 │   ├── StoreFull              TID-502  no space left; nothing was acknowledged (transient)
@@ -52,6 +54,7 @@ __all__ = [
     "GroupConflict",
     "IdConflict",
     "NeedsNotMet",
+    "NoAnswer",
     "NotAMessage",
     "NotCaughtUp",
     "NotFound",
@@ -60,6 +63,7 @@ __all__ = [
     "Overloaded",
     "PayloadTooLarge",
     "ProjectionChanged",
+    "Refused",
     "StoreError",
     "StoreFull",
     "StoreGone",
@@ -184,7 +188,7 @@ class Fenced(Conflict):
 
 
 class GroupConflict(Conflict, UsageError):
-    """Two different handlers claim the same group, or two groups the same command."""
+    """Two different handlers claim the same group, or two groups or apps the same command."""
 
     code = "TID-304"
 
@@ -214,6 +218,19 @@ class NotFound(TidingsError):
     """What was asked for is not in the store."""
 
     code = "TID-404"
+
+
+class NoAnswer(TidingsError):
+    """A request was not answered before its deadline; `data["id"]` is its id. It may have been done all the same."""
+
+    code = "TID-405"
+    transient = True
+
+
+class Refused(TidingsError):
+    """The handler of a request gave it up: it is a dead letter there. `data` has `id`, `app` and `reason`."""
+
+    code = "TID-406"
 
 
 class StoreError(TidingsError):

@@ -7,7 +7,7 @@ marked below is proven to be an error, and each line without a mark is proven to
 from dataclasses import dataclass
 from typing import assert_type
 
-from tidings import Envelope, Gone, Key, Router, Transaction, command, event, state
+from tidings import App, Envelope, Gone, Key, Router, Transaction, command, event, state
 
 
 @event(topic="orders")
@@ -108,6 +108,16 @@ async def fetched(order: Placed, customer: Customer) -> None: ...
 
 @router.on(Placed, fetch=customer_of)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 async def fetched_wrong(order: Placed, customer: Ship) -> None: ...
+
+
+# -- a request gives what it asks for ---------------------------------------------------------------------------------
+
+
+async def asks(app: App) -> None:
+    assert_type(await app.request(Ship("o-1"), Shipped), Shipped)
+    assert_type(await app.request(Ship("o-1"), Shipped | Paid, timeout=1.0), Shipped | Paid)
+    assert_type(await app.request(Ship("o-1"), Shipped | None), Shipped | None)
+    await app.request(Ship("o-1"))  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
 # -- a decorated function stays what it was ---------------------------------------------------------------------------

@@ -20,7 +20,13 @@ JSON = "application/json"
 """Content type of data that says nothing else."""
 
 STATES_WANTED, STATE_AGAIN = "tidings.states-wanted", "tidings.state-again"
-"""Types by which a replica asks for current states, and gets them: the only reserved names that come from outside."""
+"""Types by which a replica asks for current states, and gets them."""
+
+ANSWER = "tidings.answer"
+"""Type of the answer to a request."""
+
+EXPIRY, REPLY_TO = "expirytime", "replyto"
+"""Attributes of a request: its deadline, and the app that waits for the answer."""
 
 OUTSIDE = "outside"
 """Topic of an event from outside that names none."""
@@ -74,6 +80,7 @@ class _Event(msgspec.Struct):
 
 _OURS = frozenset(_Event.__struct_fields__)
 _KEYS = frozenset({"subject", "partitionkey"})  # the text of a key may be any
+_FROM_OUTSIDE = frozenset({STATES_WANTED, STATE_AGAIN, ANSWER})  # the only reserved types that come from there
 _KEPT = ("subject", "datacontenttype", "dataschema")  # for which an envelope has no field of its own
 
 
@@ -84,7 +91,7 @@ def attributes_of(envelope: Envelope) -> dict[str, str | int | bool]:
         "id": envelope.id,
         "source": envelope.source,
         "type": envelope.type,
-        "time": _timestamp(envelope.time),
+        "time": timestamp(envelope.time),
         "subject": envelope.key,
         "datacontenttype": JSON if envelope.data else None,
         "partitionkey": envelope.key,
@@ -147,7 +154,7 @@ def envelope_of(attributes: Mapping[str, Any], data: bytes, *, own: bool = False
         slot=slot_of(event.id if key is None else key),
         stream=event.streamid if believed else None,
         version=version if believed else None,
-        time=0 if event.time is None else (event.time - _EPOCH) // _MICROSECOND,
+        time=0 if event.time is None else microseconds(event.time),
         correlation=event.correlationid,
         causation=event.causationid,
         traceparent=trace if isinstance(trace, str) and _TRACE.fullmatch(trace) else None,
@@ -173,7 +180,7 @@ def _checked(attributes: Mapping[str, Any]) -> tuple[_Event, str | None]:
         raise refuse(f"{name.lstrip('.') or 'subject'}: {reason}", "see the CloudEvents specification") from error
     if not _REFERENCE.fullmatch(event.source):
         raise refuse(f"source {event.source[:80]!a} is no URI reference", "encode other characters with %")
-    if event.type.startswith("tidings.") and event.type not in {STATES_WANTED, STATE_AGAIN}:
+    if event.type.startswith("tidings.") and event.type not in _FROM_OUTSIDE:
         raise refuse(f"type {event.type[:80]!r} is reserved", "choose another name")
     if key is not None and ("\0" in key or len(key.encode()) > MAX_KEY):
         raise refuse(f"its key is {key[:40]!a}", f"a key has 1 to {MAX_KEY} bytes of UTF-8 without NUL")
@@ -216,7 +223,7 @@ def _check_header(name: object, value: object) -> None:
         prefixed = isinstance(name, str) and name.lower().startswith("ce-")
         cure = "leave out ce-, a broker's adapter adds it" if prefixed else "use lower-case letters and digits only"
         raise BadArgument(f"the header name {str(name)[:40]!r} cannot be used", cure)
-    if name in _OURS or name == "data" or name.startswith("tidings"):
+    if name in _OURS or name in {"data", REPLY_TO} or name.startswith("tidings"):
         raise BadArgument(f"the header {name!r} is set by tidings itself", "choose another name")
     if not isinstance(value, str):
         raise BadArgument(f"the header {name!r} is a {type(value).__qualname__}", "give it as text: str(...)")
@@ -243,7 +250,13 @@ def _count(name: str, value: int | str) -> int:
     return int(text)
 
 
-def _timestamp(time: int) -> str | None:
+def microseconds(moment: datetime) -> int:
+    """An aware datetime as microseconds since 1970 UTC."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def timestamp(time: int) -> str | None:
+    """Microseconds since 1970 UTC as CloudEvents writes a time; None for 0, and beyond the year 9999."""
     try:
         moment = _EPOCH + timedelta(microseconds=time)
     except OverflowError:

@@ -339,7 +339,7 @@ def command(
     version: int = 1,
     was: tuple[str, ...] = (),
 ) -> type[T] | Callable[[type[T]], type[T]]:
-    """Declare a command: a request that may be refused, handled by exactly one handler.
+    """Declare a command: it asks for something and may be refused, and has exactly one handler.
 
     Args:
         cls: The class, when used without parentheses.

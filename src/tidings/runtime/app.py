@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
+from typing_extensions import TypeForm
+
 from tidings.core.message import check_app
 from tidings.core.operations import ANY
 from tidings.core.part import Part, check_parts
@@ -32,6 +34,7 @@ from tidings.runtime.worker import Worker
 if TYPE_CHECKING:
     from tidings.runtime.blocking import Blocking
 
+A = TypeVar("A")
 R = TypeVar("R")
 
 SHORTEST_LEASE = 0.1
@@ -132,6 +135,32 @@ class App(Opening):
             NotAMessage: It is no command.
         """
         return await self._here().send(command, after, at)
+
+    async def request(self, command: object, answer: TypeForm[A], *, timeout: float | timedelta = 5.0) -> A:
+        """Send a command and wait for what its handler returns, wherever that is.
+
+        A worker of the app that handles it must run; and with a broker one of this app, in whatever process. A handler
+        does not begin after the deadline, by its own machine's clock. It is at least once that it runs, as ever, and
+        what it returned is in the store before it is sent back.
+
+        Args:
+            command: An instance of a command class.
+            answer: The message class to wait for, or a union of classes. None, or a union with it, waits for the end
+                of a handler that may return nothing.
+            timeout: Seconds until the deadline. Of a request that is made while another one is handled, the earlier
+                deadline counts.
+
+        Returns:
+            The first message the handler returned that is of these classes, or None where that was asked for.
+
+        Raises:
+            NoAnswer: None came in time; whether the command was done is not known.
+            Refused: The handler gave it up; it is a dead letter there.
+            NotAMessage: It is no command, or an answer is no message class.
+            BadArgument: The timeout is out of its range, or the handler returned something else.
+        """
+        found: A = await self._here().request(command, answer, timeout)
+        return found
 
     async def execute(self, decider: Any, command: object) -> int:
         """Execute a command now: load the stream, decide, append; again when somebody else was first.

@@ -134,7 +134,7 @@ class Batch:
                 await raw.savepoint()
             try:
                 result = self._start(delivery)
-                if result is not None:
+                if result is not None or delivery.envelope.headers is not None:  # a request is answered all the same
                     await self._take(result, delivery, taken[index + 1 :])
                     if self.detached:
                         return []
@@ -177,7 +177,7 @@ class Batch:
         """Run a handler until it ends or suspends; returns its result, or what is left of it."""
         dispatch, envelope = self.pump.dispatch, delivery.envelope
         HANDLING.set(envelope)
-        message = dispatch.read(envelope)
+        message = self.pump.answering.read(envelope)
         if message is UNSEEN:
             return None
         coroutine: Any = dispatch.call(message, self.tx, envelope)
@@ -203,8 +203,8 @@ class Batch:
                 await self._detach(delivery, rest, result.calling)
                 return
             result = await result.calling
-        if result is not None:
-            tx.outbox.extend([pump.outgoing.envelope(out) for out in pump.dispatch.messages(result)])
+        if result is not None or delivery.envelope.headers is not None:
+            tx.outbox.extend(pump.answering.returned(result, delivery.envelope))
 
     async def _undo(self, raw: StoreTransaction, delivery: Delivery, error: BaseException) -> None:
         """Undo what a handler did that failed; the others of its batch are kept."""

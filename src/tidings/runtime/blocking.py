@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from typing_extensions import TypeForm
+
 from tidings.core.operations import ANY, Op
 from tidings.core.part import Part
 from tidings.core.ports import Rows, StoreTransaction
@@ -26,6 +28,7 @@ from tidings.runtime.verbs import Verbs
 if TYPE_CHECKING:
     from tidings.runtime.app import App
 
+A = TypeVar("A")
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -103,6 +106,11 @@ class Blocking:
     def send(self, command: object, *, after: float | timedelta | None = None, at: datetime | None = None) -> int:
         """See `App.send`."""
         return finish(self._open.send(command, after, at))
+
+    def request(self, command: object, answer: TypeForm[A], *, timeout: float | timedelta = 5.0) -> A:
+        """See `App.request`."""
+        found: A = finish(self._open.request(command, answer, timeout))
+        return found
 
     def execute(self, decider: Any, command: object) -> int:
         """See `App.execute`."""

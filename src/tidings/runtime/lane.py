@@ -42,7 +42,7 @@ async def run_lane(pump: Pump) -> None:
 
 
 async def _call(pump: Pump, delivery: Delivery, tx: OpenTransaction | None) -> Any:
-    message = pump.dispatch.read(delivery.envelope)
+    message = pump.answering.read(delivery.envelope)
     return None if message is UNSEEN else await pump.dispatch.call(message, tx, delivery.envelope)
 
 
@@ -50,7 +50,7 @@ async def conclude(pump: Pump, delivery: Delivery, tx: OpenTransaction | None, c
     """Await a handler and decide what becomes of its delivery."""
     try:
         try:
-            append = [pump.outgoing.envelope(out) for out in pump.dispatch.messages(await calling)]
+            append = pump.answering.returned(await calling, delivery.envelope)
         except BaseException as error:
             if tx is not None:
                 await tx.rollback()

@@ -23,6 +23,7 @@ from tidings.core.ports import Consumer, Feed, Store
 from tidings.core.subscription import Subscription
 from tidings.errors import Fenced, OutcomeUnknown, StoreError, Unreadable
 from tidings.runtime.ahead import Ahead
+from tidings.runtime.answering import Answering
 from tidings.runtime.batch import run_batch
 from tidings.runtime.catchup import reached
 from tidings.runtime.clock import MICROSECONDS, Clock
@@ -59,6 +60,7 @@ class Pump:
         self.clock = clock
         self.group = consumer.group
         self.dispatch = Dispatch(subscription)
+        self.answering = Answering(self.group, self.dispatch, outgoing, clock)
         self.lanes: Lanes[Delivery] = Lanes()
         self.wake = asyncio.Event()
         self.stopping = False
@@ -240,7 +242,8 @@ class Pump:
         held = settle(row, delivery, error, trace, it.retry, self.clock.draw(), self.clock.now(), self.group)
         level = logging.ERROR if held.state == "dead" else logging.WARNING
         log.log(level, "%s: %s %s: %s", self.group, envelope.type, printable(envelope.id), held.history[-1])
-        self.ended.append(Ended(delivery, held))
+        told = self.answering.refused(envelope, held.reason) if held.state == "dead" else ()
+        self.ended.append(Ended(delivery, held, told))
         if envelope.key is not None and not (held.state == "dead" and it.on_dead == "skip"):
             self.intake.failing[envelope.key] = envelope
             self.intake.release(self.lanes.drop(lambda other: other.envelope.key == envelope.key), WAITS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from types import NoneType
 from typing import Any, TypeVar
 
 import msgspec
@@ -12,11 +13,15 @@ import msgspec
 from tidings.core.message import check_key, message_type
 from tidings.core.operations import ANY, Append, Appended, Held, Op, Settle
 from tidings.core.ports import Store, StoreTransaction
+from tidings.core.request import as_request, waiting_for
+from tidings.core.retry import seconds
+from tidings.core.signature import flatten
 from tidings.core.transaction import Readable
 from tidings.errors import BadArgument, NotAMessage, NotFound, WrongVersion
+from tidings.runtime.asking import Answers, message_of
 from tidings.runtime.catchup import wait_for
-from tidings.runtime.clock import Clock
-from tidings.runtime.outgoing import Outgoing
+from tidings.runtime.clock import MICROSECONDS, Clock
+from tidings.runtime.outgoing import HANDLING, Outgoing
 from tidings.runtime.transaction import OPEN, OpenTransaction, check_free
 
 R = TypeVar("R")
@@ -25,6 +30,12 @@ LAST = 2**63
 """Versions and positions are smaller: they are signed numbers of 64 bits."""
 
 RUN = "start a worker: `await app.run()` or `tidings run`"
+
+NOTHING = (None, NoneType)
+"""How "no answer is wanted" is written as a type."""
+
+LONGEST = 366 * 86_400.0
+"""Seconds; nobody waits longer for an answer."""
 
 CONFLICTS = 50
 """Times a command is decided anew when somebody else appended meanwhile."""
@@ -64,8 +75,15 @@ class Found:
         return list(self._rows)
 
 
+def _check_command(command: object) -> None:
+    kind = message_type(type(command))
+    if kind.kind != "command":
+        msg = f"{kind.name} is sent, but it is no command; it is {kind.kind}"
+        raise NotAMessage(msg, "publish events and states; send what is declared with @command")
+
+
 class Verbs:
-    """Publish, send, execute, append, get and query, over one way of reaching the store."""
+    """Publish, send, request, execute, append, get and query, over one way of reaching the store."""
 
     def __init__(
         self,
@@ -83,6 +101,7 @@ class Verbs:
         self._write_op = write
         self._begin = begin
         self._sleep = sleep
+        self._answers = Answers(store, sleep)
 
     def _write(self, op: Op, verb: str) -> Awaitable[Any]:
         if (tx := OPEN.get()) is not None:
@@ -113,11 +132,24 @@ class Verbs:
 
     async def send(self, command: object, after: float | timedelta | None, at: datetime | None) -> int:
         """See `App.send`."""
-        kind = message_type(type(command))
-        if kind.kind != "command":
-            msg = f"{kind.name} is sent, but it is no command; it is {kind.kind}"
-            raise NotAMessage(msg, "publish events and states; send what is declared with @command")
+        _check_command(command)
         return await self.publish((command,), after, at, None, None, "send")
+
+    async def request(self, command: object, form: object, timeout: float | timedelta) -> Any:
+        """See `App.request`."""
+        _check_command(command)
+        members = list(flatten(form))
+        kinds = [message_type(each) for each in members if each not in NOTHING]
+        now = self.clock.now()
+        until = now + int(min(seconds(timeout, "timeout"), LONGEST) * MICROSECONDS)
+        cause = HANDLING.get()
+        if cause is not None and (outer := waiting_for(cause)) is not None:
+            until = min(until, outer.until)  # who asked first waits no longer
+        request = as_request(self.outgoing.envelope(command), self.outgoing.app, until)
+        appended: Appended = await self._write(Append([request], fresh=self.outgoing.fresh), "request")
+        wait = max(0, until - now) / MICROSECONDS
+        found = await self._answers.wait_for(request, appended.position, wait)
+        return message_of(found, request, kinds, optional=len(kinds) < len(members))
 
     async def append(self, decider: Any, key: object, events: Sequence[object], expected: int) -> int:
         """See `App.append`."""

@@ -2,16 +2,15 @@
 
 import asyncio
 import dataclasses
-import inspect
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 
 from tests.scenarios.brokers.conftest import Make
+from tests.scenarios.brokers.working import at_work, until
 from tidings import App, Dead, Gone, Key, Needs, Replica, Retry, Transaction, command, event, state
 from tidings.brokers.log import LogBroker
 from tidings.core.ports import Store
+from tidings.errors import GroupConflict
 
 
 @event(topic="orders")
@@ -40,31 +39,6 @@ class Customer:
 @command(app="shipping")
 class Ship:
     order_id: Key[str]
-
-
-@asynccontextmanager
-async def at_work(*apps: App) -> AsyncIterator[None]:
-    """All of them run for the length of a block, as processes of their own would; what is for them is kept by then."""
-    running = [asyncio.create_task(app.run()) for app in apps]
-    try:
-        async with asyncio.timeout(30):
-            for app, task in zip(apps, running, strict=True):
-                while not app._workers and not task.done():
-                    await asyncio.sleep(0.01)
-                for worker in app._workers:
-                    await worker.link.inbound.subscribed.wait()
-        yield
-    finally:
-        for app in apps:
-            app.stop()
-        await asyncio.gather(*running)
-
-
-async def until(condition, seconds: float = 15.0) -> None:
-    """Wait for something to become true; it may be a coroutine function."""
-    async with asyncio.timeout(seconds):
-        while not (await found if inspect.isawaitable(found := condition()) else found):
-            await asyncio.sleep(0.02)
 
 
 @pytest.mark.proves("G5", "G9")
@@ -253,6 +227,46 @@ async def test_a_command_reaches_the_app_that_handles_it(make: Make) -> None:
         await shop.send(Ship("o-1"))
         await shop.send(Ship("o-2"), after=0.05)
         await until(lambda: shipped == ["o-1", "o-2"])
+
+
+@event(topic="shipping")
+class Shipped:
+    order_id: Key[str]
+
+
+@pytest.mark.bad_input(36)
+async def test_a_command_is_handled_by_the_app_it_belongs_to_and_no_other_ever_gets_it(make: Make) -> None:
+    shop, shipping, rival, watcher = make("shop"), make("shipping"), make("rival"), make("watcher")
+    handled: list[tuple[str, str]] = []
+
+    for app in (shipping, rival):
+
+        @app.on(Ship, group="ship")
+        async def ship(order: Ship, app: App = app) -> Shipped:
+            handled.append((app.name, order.order_id))
+            return Shipped(order.order_id)
+
+    seen: list[str] = []
+
+    @watcher.on(Shipped)
+    async def watch(shipped: Shipped) -> None:
+        seen.append(shipped.order_id)
+
+    names = [f"o-{n}" for n in range(20)]
+    refusal = "the app rival handles the command Ship, which belongs to the app shipping"
+    starting = asyncio.create_task(rival.run())  # at the same moment
+    async with at_work(shop, shipping, watcher), shop:
+        async with asyncio.timeout(30):
+            with pytest.raises(GroupConflict, match=refusal) as caught:
+                await starting
+        assert '@command(app="rival")' in caught.value.cure
+        for name in names:
+            await shop.send(Ship(name))
+        await until(lambda: len(seen) == len(names))
+    assert sorted(handled) == sorted(("shipping", name) for name in names)
+    async with watcher:
+        log = await watcher.store.read(0, await watcher.store.head(), 100)
+        assert {each.type for each in log} == {"Shipped"}
 
 
 @pytest.mark.proves("G5")

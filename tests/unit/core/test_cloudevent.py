@@ -412,6 +412,7 @@ def test_headers_a_user_gives_are_extension_attributes() -> None:
         ({"partitionkey": "x"}, "'partitionkey' is set by tidings"),
         ({"correlationid": "x"}, "'correlationid' is set by tidings"),
         ({"tidingsattempt": "x"}, "'tidingsattempt' is set by tidings"),
+        ({"replyto": "shop"}, "'replyto' is set by tidings"),
         ({"tenant": 5}, "'tenant' is a int"),
         ({"tenant": b"x"}, "'tenant' is a bytes"),
         ({"tenant": None}, "'tenant' is a NoneType"),
