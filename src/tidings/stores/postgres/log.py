@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -23,11 +23,8 @@ _APPEND = (
     "SELECT place, at, number, refused "
     "FROM tidings_append($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18)"
 )
-_APPEND_ONE = "SELECT tidings_append_one($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13)"
-_APPEND_TO_STREAM = (
-    "SELECT at, number FROM tidings_append_to_stream($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15)"
-)
-_APPEND_FORMATS, _ONE_FORMATS, _TO_STREAM_FORMATS = [0] * 16 + [1] * 2, [0] * 11 + [1] * 2, [0] * 13 + [1] * 2
+_APPEND_ONE = "SELECT at, number FROM tidings_append_one($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15)"
+_APPEND_FORMATS, _ONE_FORMATS = [0] * 16 + [1] * 2, [0] * 13 + [1] * 2
 _WAITING = "SELECT envelope FROM tidings_timer WHERE id = $1 AND source = $2"
 _STORED = "SELECT position, type, key, data FROM tidings_log WHERE id = $1 AND source = $2"
 
@@ -50,7 +47,7 @@ def appending(appends: Sequence[Append], *, strict: bool) -> Statement:
     texts_ = (
         "true" if strict else "false",
         integers([number for number, append in enumerate(appends) for _ in append.envelopes]),
-        integers([append.expected for append in appends for _ in append.envelopes]),
+        integers([expected for append in appends for expected in _expected(append)]),
         texts([each.id for each in envelopes]),
         texts([each.source for each in envelopes]),
         texts([each.type for each in envelopes]),
@@ -67,6 +64,13 @@ def appending(appends: Sequence[Append], *, strict: bool) -> Statement:
     )
     blobs_ = blobs([each.headers for each in envelopes]), blobs([each.data for each in envelopes])
     return _APPEND, Encoded([*[text.encode() for text in texts_], *blobs_], _APPEND_FORMATS)
+
+
+def _expected(append: Append) -> Iterable[int]:
+    """For each envelope the version its stream must have just before it."""
+    if append.expected == ANY:
+        return itertools.repeat(ANY, len(append.envelopes))
+    return range(append.expected, append.expected + len(append.envelopes))
 
 
 def is_plain(op: Append) -> bool:
@@ -94,15 +98,12 @@ def append_plain(op: Append) -> Steps[Appended | TidingsError]:
         each.correlation,
         each.causation,
         each.traceparent,
+        each.stream,
+        str(op.expected),
     )
     values = [None if text is None else text.encode() for text in texts_]
-    if each.stream is None:
-        [result] = yield [(_APPEND_ONE, Encoded([*values, each.headers, each.data], _ONE_FORMATS))]
-        position, version = result.rows[0][0], None
-    else:
-        values += (each.stream.encode(), b"%d" % op.expected)
-        [result] = yield [(_APPEND_TO_STREAM, Encoded([*values, each.headers, each.data], _TO_STREAM_FORMATS))]
-        position, version = result.rows[0]
+    [result] = yield [(_APPEND_ONE, Encoded([*values, each.headers, each.data], _ONE_FORMATS))]
+    position, version = result.rows[0]
     if position is not None:
         return Appended((position,), version)
     [result] = yield [appending([op], strict=False)]
@@ -112,9 +113,9 @@ def append_plain(op: Append) -> Steps[Appended | TidingsError]:
 
 def appended(appends: Sequence[Append], found: Sequence[tuple[Any, ...]]) -> list[Appended | TidingsError]:
     """What became of each append, from the rows of `appending`."""
-    if len(found) == 1 and found[0][3] is None and found[0][2] is None:  # all of them, behind each other
-        following = itertools.count(found[0][1])
-        return [Appended(tuple(itertools.islice(following, len(append.envelopes)))) for append in appends]
+    if found and found[0][0] == 0:  # all of them, behind each other
+        following = itertools.count(found[0][1] + 1)
+        return [_as_expected(append, itertools.islice(following, len(append.envelopes))) for append in appends]
     places = {row[0]: row for row in found}
     done: list[Appended | TidingsError] = []
     place = 0
@@ -128,6 +129,11 @@ def appended(appends: Sequence[Append], found: Sequence[tuple[Any, ...]]) -> lis
             done.append(Appended(positions, mine[-1][2] if mine and mine[-1] else None))
         place += len(append.envelopes)
     return done
+
+
+def _as_expected(append: Append, positions: Iterable[int]) -> Appended:
+    version = None if append.expected == ANY else append.expected + len(append.envelopes)
+    return Appended(tuple(positions), version)
 
 
 def _refusal(envelope: Envelope, expected: int, at: int | None, number: int | None, reason: str) -> TidingsError:

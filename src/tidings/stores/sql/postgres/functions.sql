@@ -4,13 +4,13 @@
 -- given out in the order of the commits, without gaps: a reader who has seen position n has seen all before it. What is
 -- checked here (ids, versions) cannot change until then either. Call it as late in a transaction as possible.
 --
--- One row for each envelope, in the order given; or the first one alone, where no envelope has a stream and all were
--- stored, one behind the other: its position and version, and what is wrong, if something is:
--- 'version' (`version` is then the stream's), 'id' (`position` is then the one that has it). Nothing is stored of an
--- append of which one envelope is refused; where `strict`, the whole transaction is.
+-- One row for each envelope, in the order given: its position and version, and what is wrong, if something is: 'version'
+-- (`version` is then the stream's), 'id' (`position` is then the one that has it). Nothing is stored of an append of which
+-- one envelope is refused; where `strict`, the whole transaction is. Where all were stored, one behind the other, and none
+-- has a version that was not expected, a single row with place 0 has the position before them.
 --
 -- appends:  which envelope belongs to which append
--- expected: for each envelope the version its stream must have before its append, or -1
+-- expected: for each envelope the version its stream must have just before it, or -1
 CREATE FUNCTION tidings_append(
     strict boolean,
     appends integer[], expected bigint[],
@@ -24,7 +24,10 @@ SET enable_seqscan = off                    -- a plan that is made while the log
 AS $$
 #variable_conflict use_column
 DECLARE
+    in_streams CONSTANT boolean := array_remove(streams, NULL) <> '{}';
+    has_states CONSTANT boolean := array_to_string(streams, ' ') LIKE '%state:%';   -- or may have
     base bigint;
+    numbers bigint[];   -- versions in streams
     stored bigint;
     one integer;
     done record;
@@ -32,49 +35,45 @@ BEGIN
     PERFORM pg_advisory_xact_lock(1953063785, 'tidings_log'::regclass::oid::integer);  -- "tidi"
     SELECT coalesce(max(position), 0) INTO base FROM tidings_log;
 
-    -- Several without a stream, of new ids, in the shortest way there is.
-    IF array_remove(streams, NULL) = '{}' THEN
+    -- All at once, as if ids were new and versions as expected, which they mostly are; not what an owner elsewhere numbered.
+    IF array_remove(versions, NULL) = '{}' THEN
+        IF in_streams THEN
+            numbers := ARRAY(
+                SELECT known + row_number() OVER (PARTITION BY streams[g] ORDER BY g)
+                FROM (
+                    SELECT g, CASE
+                        WHEN starts_with(streams[g], 'state:') THEN coalesce((
+                            SELECT version FROM tidings_state WHERE type = types[g] AND key = coalesce(keys[g], '')
+                        ), 0)
+                        WHEN streams[g] IS NOT NULL THEN (     -- no need to look at versions before what is expected
+                            SELECT coalesce(max(version), 0) FROM tidings_log
+                            WHERE stream = streams[g] AND version > expected[g] - g
+                        ) END AS known
+                    FROM generate_subscripts(ids, 1) AS g
+                ) AS before
+                ORDER BY g
+            );
+        END IF;
         INSERT INTO tidings_log
-            SELECT base + given.place, given.id, given.source, given.type, given.schema, given.topic, given.key,
-                given.slot, NULL, NULL, given.time, given.correlation, given.causation, given.traceparent,
-                given.headers, given.data
-            FROM unnest(
-                ids, sources, types, schemas, topics, keys, slots, times, correlations, causations, traceparents,
-                headers, datas
-            ) WITH ORDINALITY AS given (
-                id, source, type, schema, topic, key, slot, time, correlation, causation, traceparent, headers, data,
-                place
-            )
-            ORDER BY given.place
+            SELECT base + g, ids[g], sources[g], types[g], schemas[g], topics[g], keys[g], slots[g], streams[g],
+                numbers[g], times[g], correlations[g], causations[g], traceparents[g], headers[g], datas[g]
+            FROM generate_subscripts(ids, 1) AS g
+            WHERE expected[g] IN (-1, numbers[g] - 1)
             ON CONFLICT DO NOTHING;
         GET DIAGNOSTICS stored = ROW_COUNT;
         IF stored = cardinality(ids) THEN
-            place := 1; at := base + 1;
-            RETURN NEXT;
+            IF has_states THEN
+                PERFORM tidings_keep_states(base);
+            END IF;
+            IF in_streams AND -1 = ANY (expected) THEN
+                RETURN QUERY SELECT g, base + g, numbers[g], NULL::text FROM generate_subscripts(ids, 1) AS g;
+            ELSE
+                place := 0; at := base;
+                RETURN NEXT;
+            END IF;
             RETURN;
         END IF;
-        DELETE FROM tidings_log WHERE position > base;  -- an id is known already: look at each of them
-    END IF;
-
-    IF NOT EXISTS (     -- as it is written, the index is used, whatever is known of the table when it is planned
-        SELECT FROM unnest(ids, sources) AS given (id, source)
-        WHERE (SELECT true FROM tidings_log AS log WHERE log.id = given.id AND log.source = given.source LIMIT 1)
-    ) AND (cardinality(ids) = 1 OR (
-        SELECT count(DISTINCT (id, source)) = cardinality(ids) FROM unnest(ids, sources) AS given (id, source)
-    )) AND NOT EXISTS (     -- a version that an owner elsewhere gave
-        SELECT FROM unnest(versions) AS version WHERE version IS NOT NULL
-    ) AND NOT EXISTS (     -- a stream of several appends, or one at another version than expected
-        SELECT FROM unnest(streams, appends, expected) AS given (stream, append, expected)
-        WHERE stream IS NOT NULL
-        GROUP BY stream
-        HAVING (count(DISTINCT append) > 1 AND max(expected) >= 0) OR (max(expected) >= 0 AND max(expected)
-            <> coalesce((SELECT max(version) FROM tidings_log AS log WHERE log.stream = given.stream), 0))
-    ) THEN
-        RETURN QUERY SELECT * FROM tidings_insert(
-            base, ids, sources, types, schemas, topics, keys, slots, streams, versions, times, correlations, causations,
-            traceparents, headers, datas
-        );
-        RETURN;
+        DELETE FROM tidings_log WHERE position > base;
     END IF;
 
     FOR one IN SELECT DISTINCT unnest(appends) ORDER BY 1 LOOP
@@ -95,30 +94,10 @@ BEGIN
     END LOOP;
 END $$;
 
--- Append one envelope without a stream, in the shortest way there is: its position, or NULL where its id is known already.
--- Then nothing is stored, and tidings_append says what that means.
+-- Append one envelope that is no state, in the shortest way there is: its position, and its version where it belongs to a
+-- stream. Nothing is stored, and the position is NULL, where its id is known already or the stream is at another version
+-- than expected (-1: any); tidings_append says what that means.
 CREATE FUNCTION tidings_append_one(
-    id text, source text, type text, schema integer, topic text, key text, slot integer, "time" bigint,
-    correlation text, causation text, traceparent text, headers bytea, data bytea
-) RETURNS bigint
-LANGUAGE plpgsql AS $$
-#variable_conflict use_variable
-DECLARE
-    at bigint;
-BEGIN
-    PERFORM pg_advisory_xact_lock(1953063785, 'tidings_log'::regclass::oid::integer);  -- "tidi"
-    INSERT INTO tidings_log
-        SELECT coalesce(max(position), 0) + 1, id, source, type, schema, topic, key, slot, NULL, NULL, "time",
-            correlation, causation, traceparent, headers, data
-        FROM tidings_log
-        ON CONFLICT DO NOTHING
-        RETURNING position INTO at;
-    RETURN at;
-END $$;
-
--- The same for one envelope that belongs to a stream, but is no state: its position and version. Nothing is stored, and the
--- position is NULL, also where the stream is at another version than expected (-1: any).
-CREATE FUNCTION tidings_append_to_stream(
     id text, source text, type text, schema integer, topic text, key text, slot integer, "time" bigint,
     correlation text, causation text, traceparent text, stream text, expected bigint, headers bytea, data bytea,
     OUT at bigint, OUT number bigint
@@ -129,8 +108,10 @@ AS $$
 #variable_conflict use_variable
 BEGIN
     PERFORM pg_advisory_xact_lock(1953063785, 'tidings_log'::regclass::oid::integer);  -- "tidi"
-    SELECT coalesce(max(log.version), 0) + 1 INTO number FROM tidings_log AS log
-        WHERE log.stream = tidings_append_to_stream.stream;
+    IF stream IS NOT NULL THEN
+        SELECT coalesce(max(log.version), 0) + 1 INTO number FROM tidings_log AS log
+            WHERE log.stream = tidings_append_one.stream AND log.version >= expected;
+    END IF;
     IF expected IN (-1, number - 1) THEN
         INSERT INTO tidings_log
             SELECT coalesce(max(position), 0) + 1, id, source, type, schema, topic, key, slot, stream, number, "time",
@@ -141,46 +122,16 @@ BEGIN
     END IF;
 END $$;
 
--- Store envelopes behind position `base`; nothing is checked.
-CREATE FUNCTION tidings_insert(
-    base bigint,
-    ids text[], sources text[], types text[], schemas integer[], topics text[], keys text[], slots integer[],
-    streams text[], versions bigint[], times bigint[], correlations text[], causations text[], traceparents text[], headers bytea[],
-    datas bytea[]
-) RETURNS TABLE (place integer, at bigint, number bigint, refused text)
+-- Keep the states behind position `base` as the newest ones of their keys.
+CREATE FUNCTION tidings_keep_states(base bigint) RETURNS void
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 BEGIN
-    RETURN QUERY WITH given AS (
-        SELECT *, CASE WHEN stream IS NOT NULL THEN coalesce(
-            version, known + row_number() OVER (PARTITION BY stream ORDER BY place)
-        ) END AS number
-        FROM unnest(
-            ids, sources, types, schemas, topics, keys, slots, streams, versions, times, correlations, causations, traceparents,
-            headers, datas
-        ) WITH ORDINALITY AS given (
-            id, source, type, schema, topic, key, slot, stream, version, time, correlation, causation, traceparent,
-            headers, data, place
-        ), LATERAL (
-            SELECT coalesce(CASE WHEN starts_with(given.stream, 'state:') THEN (
-                SELECT version FROM tidings_state AS state
-                WHERE state.type = given.type AND state.key = coalesce(given.key, '')
-            ) ELSE (SELECT max(version) FROM tidings_log AS log WHERE log.stream = given.stream) END, 0) AS known
-        ) AS before
-    ), stored AS (
-        INSERT INTO tidings_log
-        SELECT base + place, id, source, type, schema, topic, key, slot,
-            CASE WHEN number > known THEN stream END,   -- nobody goes back to what its owner replaced before
-            number, time, correlation, causation, traceparent, headers, data
-        FROM given ORDER BY place
-    ), newest AS (
-        INSERT INTO tidings_state
-        SELECT DISTINCT ON (type, key) type, coalesce(key, ''), number, base + place, time, data
-        FROM given WHERE starts_with(stream, 'state:') AND number > known ORDER BY type, key, place DESC
+    INSERT INTO tidings_state
+        SELECT DISTINCT ON (type, key) type, coalesce(key, ''), version, position, time, data
+        FROM tidings_log WHERE position > base AND starts_with(stream, 'state:') ORDER BY type, key, position DESC
         ON CONFLICT (type, key) DO UPDATE SET
-            version = excluded.version, position = excluded.position, time = excluded.time, data = excluded.data
-    )
-    SELECT given.place::integer, base + given.place, given.number, NULL::text FROM given ORDER BY given.place;
+            version = excluded.version, position = excluded.position, time = excluded.time, data = excluded.data;
 END $$;
 
 -- One of several appends, looked at closely: ids that are stored already keep their old positions.
@@ -195,6 +146,7 @@ LANGUAGE plpgsql AS $$
 DECLARE
     wanted bigint;
     actual bigint;
+    known bigint;
     here integer;
     fresh integer[] := '{}';    -- places of envelopes that are new
     mine integer[];
@@ -231,12 +183,19 @@ BEGIN
     IF cardinality(fresh) > 0 THEN
         SELECT coalesce(max(position), 0) INTO base FROM tidings_log;
         FOREACH here IN ARRAY fresh LOOP
-            PERFORM tidings_insert(
-                base, ids[here:here], sources[here:here], types[here:here], schemas[here:here], topics[here:here],
-                keys[here:here], slots[here:here], streams[here:here], versions[here:here], times[here:here],
-                correlations[here:here], causations[here:here], traceparents[here:here], headers[here:here],
-                datas[here:here]
+            IF starts_with(streams[here], 'state:') THEN
+                SELECT coalesce(max(version), 0) INTO known FROM tidings_state
+                    WHERE type = types[here] AND key = coalesce(keys[here], '');
+            ELSE
+                SELECT coalesce(max(version), 0) INTO known FROM tidings_log WHERE stream = streams[here];
+            END IF;
+            number := CASE WHEN streams[here] IS NOT NULL THEN coalesce(versions[here], known + 1) END;
+            INSERT INTO tidings_log VALUES (
+                base + 1, ids[here], sources[here], types[here], schemas[here], topics[here], keys[here], slots[here],
+                CASE WHEN number > known THEN streams[here] END,    -- nobody goes back to what its owner replaced before
+                number, times[here], correlations[here], causations[here], traceparents[here], headers[here], datas[here]
             );
+            PERFORM tidings_keep_states(base);
             base := base + 1;
         END LOOP;
     END IF;
