@@ -66,10 +66,10 @@ def appending(appends: Sequence[Append], *, strict: bool) -> Statement:
     return _APPEND, Encoded([*[text.encode() for text in texts_], *blobs_], _APPEND_FORMATS)
 
 
-def _expected(append: Append) -> Iterable[int]:
-    """For each envelope the version its stream must have just before it."""
+def _expected(append: Append) -> Iterable[int | None]:
+    """For each envelope the version its stream must have just before it; None without a stream."""
     if append.expected == ANY:
-        return itertools.repeat(ANY, len(append.envelopes))
+        return [None if each.stream is None else ANY for each in append.envelopes]
     return range(append.expected, append.expected + len(append.envelopes))
 
 

@@ -10,7 +10,7 @@
 -- has a version that was not expected, a single row with place 0 has the position before them.
 --
 -- appends:  which envelope belongs to which append
--- expected: for each envelope the version its stream must have just before it, or -1
+-- expected: for each envelope the version its stream must have just before it, or -1; NULL without a stream
 CREATE FUNCTION tidings_append(
     strict boolean,
     appends integer[], expected bigint[],
@@ -24,10 +24,10 @@ SET enable_seqscan = off                    -- a plan that is made while the log
 AS $$
 #variable_conflict use_column
 DECLARE
-    in_streams CONSTANT boolean := array_remove(streams, NULL) <> '{}';
     has_states CONSTANT boolean := array_to_string(streams, ' ') LIKE '%state:%';   -- or may have
+    at_any CONSTANT boolean := has_states OR -1 = ANY (expected);
     base bigint;
-    numbers bigint[];   -- versions in streams
+    numbers bigint[];   -- versions
     stored bigint;
     one integer;
     done record;
@@ -35,46 +35,56 @@ BEGIN
     PERFORM pg_advisory_xact_lock(1953063785, 'tidings_log'::regclass::oid::integer);  -- "tidi"
     SELECT coalesce(max(position), 0) INTO base FROM tidings_log;
 
-    -- All at once, as if ids were new and versions as expected, which they mostly are; not what an owner elsewhere numbered.
-    IF array_remove(versions, NULL) = '{}' THEN
-        IF in_streams THEN
+    -- All at once, as if ids were new and versions as expected, which they mostly are.
+    BEGIN
+        IF array_remove(versions, NULL) <> '{}' THEN    -- an owner elsewhere numbers them
+            RAISE unique_violation;
+        ELSIF at_any THEN
             numbers := ARRAY(
-                SELECT known + row_number() OVER (PARTITION BY streams[g] ORDER BY g)
+                SELECT first_value(known) OVER news + row_number() OVER news
                 FROM (
                     SELECT g, CASE
                         WHEN starts_with(streams[g], 'state:') THEN coalesce((
                             SELECT version FROM tidings_state WHERE type = types[g] AND key = coalesce(keys[g], '')
                         ), 0)
-                        WHEN streams[g] IS NOT NULL THEN (     -- no need to look at versions before what is expected
-                            SELECT coalesce(max(version), 0) FROM tidings_log
-                            WHERE stream = streams[g] AND version > expected[g] - g
+                        WHEN streams[g] IS NOT NULL AND streams[g] IS DISTINCT FROM streams[g - 1] THEN (
+                            SELECT coalesce(max(version), 0) FROM tidings_log WHERE stream = streams[g]
                         ) END AS known
                     FROM generate_subscripts(ids, 1) AS g
-                ) AS before
+                ) AS before WINDOW news AS (PARTITION BY streams[g] ORDER BY g)
                 ORDER BY g
+            );
+        ELSIF array_remove(streams, NULL) <> '{}' THEN
+            numbers := ARRAY(   -- no need to look at what comes before the version that is expected
+                SELECT CASE
+                    WHEN (streams[g] = streams[g - 1] AND expected[g] = expected[g - 1] + 1) OR expected[g] = (
+                        SELECT coalesce(max(version), 0) FROM tidings_log
+                        WHERE stream = streams[g] AND version >= expected[g]
+                    ) THEN expected[g] + 1 END
+                FROM generate_subscripts(ids, 1) AS g
             );
         END IF;
         INSERT INTO tidings_log
             SELECT base + g, ids[g], sources[g], types[g], schemas[g], topics[g], keys[g], slots[g], streams[g],
                 numbers[g], times[g], correlations[g], causations[g], traceparents[g], headers[g], datas[g]
             FROM generate_subscripts(ids, 1) AS g
-            WHERE expected[g] IN (-1, numbers[g] - 1)
-            ON CONFLICT DO NOTHING;
+            WHERE streams[g] IS NULL OR expected[g] IN (-1, numbers[g] - 1);
         GET DIAGNOSTICS stored = ROW_COUNT;
-        IF stored = cardinality(ids) THEN
-            IF has_states THEN
-                PERFORM tidings_keep_states(base);
-            END IF;
-            IF in_streams AND -1 = ANY (expected) THEN
-                RETURN QUERY SELECT g, base + g, numbers[g], NULL::text FROM generate_subscripts(ids, 1) AS g;
-            ELSE
-                place := 0; at := base;
-                RETURN NEXT;
-            END IF;
-            RETURN;
+        IF stored < cardinality(ids) THEN
+            RAISE unique_violation;
         END IF;
-        DELETE FROM tidings_log WHERE position > base;
-    END IF;
+        IF has_states THEN
+            PERFORM tidings_keep_states(base);
+        END IF;
+        IF at_any THEN
+            RETURN QUERY SELECT g, base + g, numbers[g], NULL::text FROM generate_subscripts(ids, 1) AS g;
+        ELSE
+            place := 0; at := base;
+            RETURN NEXT;
+        END IF;
+        RETURN;
+    EXCEPTION WHEN unique_violation THEN    -- nothing of this was done: look at each of them
+    END;
 
     FOR one IN SELECT DISTINCT unnest(appends) ORDER BY 1 LOOP
         FOR done IN SELECT * FROM tidings_append_carefully(
