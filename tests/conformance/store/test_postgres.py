@@ -1,14 +1,24 @@
 """The PostgreSQL store keeps what a store promises."""
 
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from random import Random
 
+import msgspec
 import psycopg
 import pytest
 
-from tidings.core.operations import Append
+from tidings.core.envelope import Envelope
+from tidings.core.operations import ANY, Append
 from tidings.core.ports import Store
-from tidings.errors import OutcomeUnknown, StoreFull
+from tidings.core.url import parse_url
+from tidings.errors import OutcomeUnknown, StoreFull, TidingsError, WrongVersion
 from tidings.stores.postgres import PostgresStore
+from tidings.stores.postgres.apply import together
+from tidings.stores.postgres.connection import Place
+from tidings.stores.postgres.wire import drive_now
+from tidings.stores.sqlite import SqliteStore
 from tidings.testing.conformance.store import StoreSuite
 from tidings.testing.conformance.store.making import envelope
 
@@ -23,6 +33,44 @@ ENDED = "PERFORM pg_terminate_backend(pg_backend_pid())"
 
 
 Plant = Callable[[str], object]
+
+
+async def lengths(store: Store) -> dict[str, int]:
+    """The version of each stream."""
+    return {stream: len(await store.load(stream)) for stream in ("a:1", "a:2")}
+
+
+def appends(random: Random, known: dict[str, int], used: list[Envelope]) -> Iterator[Append]:
+    """Some appends; most of them at a version that is right, if all before them are kept."""
+    for _ in range(random.randint(1, 6)):
+        stream = random.choice([None, "a:1", "a:1", "a:2", "state:Customer:k-1", "state:Customer:k-2"])
+        type, key = ("Customer", stream[-3:]) if stream and "state" in stream else ("OrderPlaced", "k-1")
+        envelopes = [envelope(key, stream=stream, type=type) for _ in range(random.choice([1, 1, 2, 5]))]
+        if used and random.random() < 0.05:
+            envelopes[-1] = random.choice(used)
+        if used and random.random() < 0.05:
+            envelopes[0] = msgspec.structs.replace(envelopes[0], id=random.choice(used).id)
+        expected = ANY
+        if stream in known and {each.stream for each in envelopes} == {stream}:
+            expected = random.choice([ANY, known[stream], known[stream]]) if random.random() < 0.95 else 3
+            known[stream] += len(envelopes)
+        used[:] = [*used, *envelopes][-20:]
+        yield Append(envelopes, expected)
+
+
+async def written(store: Store, op: Append) -> object:
+    """What a store says to an append."""
+    try:
+        return await store.write(op)
+    except TidingsError as error:
+        return error
+
+
+def outcome(result: object) -> object:
+    """What can be compared."""
+    if isinstance(result, TidingsError):
+        return type(result), result.data
+    return tuple(result.positions), result.version
 
 
 @pytest.fixture
@@ -59,6 +107,38 @@ class TestPostgres(StoreSuite):
                 await store.write(Append([envelope("bad") for _ in range(count)]))
         await store.write(Append([envelope("good")]))
         assert await store.query("SELECT key, count(*) FROM tidings_log GROUP BY key") == [("good", before * count + 1)]
+
+    @pytest.mark.parametrize("seed", range(6))
+    async def test_appends_that_share_a_commit_end_as_if_each_came_alone(
+        self, store: PostgresStore, tmp_path: Path, seed: int
+    ) -> None:
+        """Alone, that is on SQLite. Half of them surprise: an id that is known or taken, a version that is not there."""
+        random, single = Random(seed), SqliteStore(f"sqlite:{tmp_path / 'single.db'}")  # noqa: S311 - not for secrets
+        await single.open()
+        used: list[Envelope] = []
+        place = Place(parse_url(store.url, ("postgresql",)))
+        with contextlib.closing(place.connect()) as connection:
+            for _ in range(40):
+                batch = list(appends(random, await lengths(single), used))
+                shared = [outcome(each) for each in drive_now(together(batch), connection)]
+                assert shared == [outcome(await written(single, each)) for each in batch]
+        head = await single.head()
+        assert await store.read(0, head + 1, head) == await single.read(0, head + 1, head)
+        assert await store.states("Customer") == await single.states("Customer")
+        await single.close()
+
+    @pytest.mark.parametrize("count", [1, 10])
+    async def test_what_comes_behind_a_version_that_is_missing_is_refused(
+        self, store: PostgresStore, plant: Plant, count: int
+    ) -> None:
+        """An owner elsewhere may have numbered a stream with gaps."""
+        await store.write(Append([envelope(stream="a:1", version=version) for version in (1, 5)]))
+        for expected in (1, 3, 6):
+            with pytest.raises(WrongVersion) as caught:
+                await store.write(Append([envelope(stream="a:1") for _ in range(count)], expected=expected))
+            assert caught.value.data["actual"] == 5
+        done = await store.write(Append([envelope(stream="a:1") for _ in range(count)], expected=5))
+        assert done.version == 5 + count
 
     @pytest.fixture
     def plant(self, store: PostgresStore) -> Iterator[Plant]:

@@ -127,11 +127,12 @@ class LogTests:
         assert [version for _, _, version in await store.load("a:1", 2)] == [3, 4]
         assert await store.load("a:2") == []
 
+    @pytest.mark.parametrize("count", [1, 10])
     @pytest.mark.parametrize("expected", [0, 1, 3])
-    async def test_g12_an_append_at_another_version_is_refused(self, store: Store, expected: int) -> None:
+    async def test_g12_an_append_at_another_version_is_refused(self, store: Store, expected: int, count: int) -> None:
         await store.write(Append([envelope(stream="a:1"), envelope(stream="a:1")]))
         with pytest.raises(WrongVersion) as caught:
-            await store.write(Append([envelope(stream="a:1")], expected=expected))
+            await store.write(Append([envelope(stream="a:1") for _ in range(count)], expected=expected))
         assert caught.value.data == {"stream": "a:1", "expected": expected, "actual": 2}
         assert await store.head() == 2
 
