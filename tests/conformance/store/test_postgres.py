@@ -112,8 +112,8 @@ class TestPostgres(StoreSuite):
     async def test_appends_that_share_a_commit_end_as_if_each_came_alone(
         self, store: PostgresStore, tmp_path: Path, seed: int
     ) -> None:
-        """Alone, that is on SQLite. Half of them surprise: an id that is known or taken, a version that is not there."""
-        random, single = Random(seed), SqliteStore(f"sqlite:{tmp_path / 'single.db'}")  # noqa: S311 - not for secrets
+        """Alone, that is on SQLite. Some surprise: an id that is known or taken, a version that is not there."""
+        random, single = Random(seed), SqliteStore(f"sqlite:{tmp_path / 'single.db'}")
         await single.open()
         used: list[Envelope] = []
         place = Place(parse_url(store.url, ("postgresql",)))
