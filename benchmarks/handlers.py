@@ -8,7 +8,7 @@ from itertools import count
 from pathlib import Path
 
 from benchmarks.bare import projection_loop
-from benchmarks.measure import Effort, Figure, Round, Sample, Stopwatch, limit, per_cpu_second
+from benchmarks.measure import CPU, Effort, Round, Sample, Stopwatch, family, limit
 from benchmarks.ours import copied, filled, opened
 from benchmarks.shop import EFFECT, READ_MODEL, OrderPlaced
 from benchmarks.streams import revenue
@@ -100,32 +100,17 @@ def trivial(folder: Path, effort: Effort) -> Iterator[Round]:
 
 loop = projection_loop(SHARE)
 
+NOTE = "floor: bare projection loop, 100 a commit"
+LIMIT = limit(Sample(cpu=25e-6))
 FIGURES = (
-    Figure(
-        name="handlers.effect",
-        title="handler with an SQL effect, exactly once",
-        ours=effect,
-        floor=loop,
-        target=0.3,
-        note="floor: bare projection loop, 100 a commit",
+    *family(
+        "handlers",
+        ("effect", "handler with an SQL effect, exactly once", effect, loop, 0.3, NOTE),
+        ("projection", "projection catching up", catch_up, loop, 0.5, NOTE),
     ),
-    Figure(
-        name="handlers.projection",
-        title="projection catching up",
-        ours=catch_up,
-        floor=loop,
-        target=0.5,
-        note="floor: bare projection loop, 100 a commit",
-    ),
-    Figure(
-        name="handlers.cpu",
-        title="CPU of a delivery to a trivial handler",
-        ours=trivial,
-        floor=limit(Sample(cpu=25e-6)),
-        target=1.0,
-        score=per_cpu_second,
-        shown=lambda score: f"{1e6 / score:.1f} us",
-        unit="deliveries a CPU second",
-        note="limit: 25 us, all threads",
+    *family(
+        "handlers",
+        ("cpu", "CPU of a delivery to a trivial handler", trivial, LIMIT, 1.0, "limit: 25 us, all threads"),
+        **CPU,
     ),
 )

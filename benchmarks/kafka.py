@@ -1,15 +1,13 @@
-"""`python -m benchmarks.kafka [--only NAME]... [--quick]`: the Kafka adapter beside bare loops over confluent-kafka.
+"""`python -m benchmarks.kafka [--only NAME]... [--quick]`: tidings on Kafka beside confluent-kafka and FastStream.
 
 It starts a server of its own, and removes it. Both sides have the same server, records, settings and durability.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import itertools
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
@@ -18,28 +16,18 @@ from pathlib import Path
 
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
+from faststream import AckPolicy
+from faststream import confluent as fast
 
-from benchmarks import report
-from benchmarks.__main__ import RESULTS, say
-from benchmarks.measure import (
-    QUICK,
-    Effort,
-    Figure,
-    Others,
-    Round,
-    Sample,
-    Side,
-    Stopwatch,
-    during,
-    measure,
-    promptness,
-)
+from benchmarks import carried
+from benchmarks.carried import Placed, placed_in
+from benchmarks.command import command, served
+from benchmarks.measure import Effort, Round, Sample, Side, Stopwatch, during, family, latency_of
 from benchmarks.shop import encode, order
 from tests.servers.kafka import KafkaServer
-from tests.servers.servers import Servers
 from tidings.brokers.kafka import KafkaBroker
 from tidings.brokers.kafka.wire import headers_of
-from tidings.core.arrival import Confirmed
+from tidings.core.arrival import Arrival, Confirmed
 from tidings.core.envelope import Envelope
 from tidings.testing.conformance.broker.making import envelope
 
@@ -148,55 +136,69 @@ def publish(folder: Path, effort: Effort) -> Iterator[Round]:
 # ---- consume ---------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def bare_consume(folder: Path, effort: Effort) -> Iterator[Round]:
-    """`consume(100)` and a commit, from the beginning to the end of the topic."""
-    prefix = new_prefix()
-    fill(prefix, effort.events)
+def bare_consume(each: int) -> Side:
+    """`consume` and a commit for so many, from the beginning of the topic on; one by one, each is waited for."""
 
-    def run() -> Sample:
-        consumer = Consumer({"bootstrap.servers": address(), "group.id": uuid.uuid4().hex, **GROUP})
-        consumer.subscribe([f"{prefix}orders"])
-        while not consumer.assignment():
-            consumer.poll(0.1)
-        done, watch = 0, Stopwatch()
-        while done < effort.events * 0.9:  # what came while it joined is not counted
-            found = consumer.consume(BATCH, 1.0)
-            for each in found:
-                each.value(), each.key(), each.headers(), each.offset()
-            done += len(found)
-            if found:
-                consumer.commit(asynchronous=True)
-        sample = watch.sample(done)
-        consumer.close()
-        return sample
+    @contextmanager
+    def side(folder: Path, effort: Effort) -> Iterator[Round]:
+        prefix = new_prefix()
+        fill(prefix, effort.events)
 
-    yield run
-
-
-@contextmanager
-def consume(folder: Path, effort: Effort) -> Iterator[Round]:
-    """`fetch(100)` and `settle`, from the beginning to the end of the topic."""
-    prefix = new_prefix()
-    fill(prefix, effort.events)
-
-    async def run(broker: KafkaBroker) -> Sample:
-        await broker.settle(await broker.fetch(1, 10.0))
-        done, watch = 0, Stopwatch()
-        while done < effort.events * 0.9:
-            found = await broker.fetch(BATCH, 1.0)
-            await broker.settle(found)
-            done += len(found)
-        return watch.sample(done)
-
-    def once() -> Sample:
-        with asyncio.Runner() as runner:
-            broker = using(prefix, "orders")(runner, f"a{uuid.uuid4().hex[:8]}")
-            sample = runner.run(run(broker))
-            runner.run(broker.close())
+        def run() -> Sample:
+            consumer = Consumer({"bootstrap.servers": address(), "group.id": uuid.uuid4().hex, **GROUP})
+            consumer.subscribe([f"{prefix}orders"])
+            while not consumer.assignment():
+                consumer.poll(0.1)
+            done, watch = 0, Stopwatch()
+            most = effort.events * (0.9 if each > 1 else 0.02)  # what came while it joined is not counted
+            while done < most:
+                found = consumer.consume(each, 1.0)
+                for record in found:
+                    record.value(), record.key(), record.headers(), record.offset()
+                done += len(found)
+                if found:
+                    consumer.commit(asynchronous=each > 1)
+            sample = watch.sample(done)
+            consumer.close()
             return sample
 
-    yield once
+        yield run
+
+    return side
+
+
+def consume(look: Callable[[Arrival], object] = bool) -> Side:
+    """`fetch(100)` and `settle`, from the beginning to the end of the topic. Args: look: at each, in between."""
+
+    @contextmanager
+    def side(folder: Path, effort: Effort) -> Iterator[Round]:
+        prefix = new_prefix()
+        fill(prefix, effort.events)
+
+        async def run(broker: KafkaBroker) -> Sample:
+            await broker.settle(await broker.fetch(1, 10.0))
+            done, watch = 0, Stopwatch()
+            while done < effort.events * 0.9:
+                found = await broker.fetch(BATCH, 1.0)
+                for each in found:
+                    look(each)
+                await broker.settle(found)
+                done += len(found)
+            return watch.sample(done)
+
+        def once() -> Sample:
+            with asyncio.Runner() as runner:
+                broker = using(prefix, "orders")(runner, f"a{uuid.uuid4().hex[:8]}")
+                sample = runner.run(run(broker))
+                runner.run(broker.close())
+                return sample
+
+        yield once
+
+    return side
+
+
+handle = consume(placed_in)
 
 
 # ---- latency ---------------------------------------------------------------------------------------------------------
@@ -284,52 +286,100 @@ def latency(folder: Path, effort: Effort) -> Iterator[Round]:
         runner.run(billing.close())
 
 
-def milliseconds(score: float) -> str:
-    return f"{1000 / score:.2f} ms"
+# ---- FastStream ------------------------------------------------------------------------------------------------------
 
 
-def figure(name: str, title: str, ours: Side, floor: Side, target: float, note: str) -> Figure:
-    return Figure(name=f"kafka.{name}", title=title, ours=ours, floor=floor, target=target, note=note)
+def faststream() -> fast.KafkaBroker:
+    """It as it comes, over the same client with the same settings; it does not log each message."""
+    settings = {"allow_auto_create_topics": False, "acks": "all", "enable_idempotence": True, "linger_ms": 0}
+    return fast.KafkaBroker(address(), compression_type="lz4", logger=None, **settings)
 
+
+@contextmanager
+def faststream_publish(folder: Path, effort: Effort) -> Iterator[Round]:
+    """A hundred calls of `publish` at once, all confirmed, and again."""
+
+    async def run(topic: str) -> Sample:
+        async with faststream() as broker:
+            await broker.publish(ENVELOPES[0].data, topic)
+            watch = Stopwatch()
+            for number in during(effort.seconds):
+                sending = (
+                    broker.publish(each.data, topic, key=each.key, headers=dict(headers_of(each))) for each in batch()
+                )
+                await asyncio.gather(*sending)
+                done = (number + 1) * BATCH
+            return watch.sample(done)
+
+    yield lambda: asyncio.run(run(f"{new_prefix()}orders"))
+
+
+@contextmanager
+def faststream_consume(folder: Path, effort: Effort) -> Iterator[Round]:
+    """A handler that is given orders, each committed after it; its first seconds of the topic."""
+    prefix = new_prefix()
+    fill(prefix, effort.events)
+
+    async def run() -> Sample:
+        broker, seen, enough = faststream(), 0, asyncio.Event()
+
+        @broker.subscriber(
+            f"{prefix}orders",
+            group_id=uuid.uuid4().hex,
+            auto_offset_reset="earliest",
+            ack_policy=AckPolicy.NACK_ON_ERROR,
+        )
+        async def handle(placed: Placed) -> None:
+            nonlocal seen, watch
+            if not seen:
+                watch = Stopwatch()
+            seen += 1
+            if time.perf_counter() > watch.started + 3 * effort.seconds:
+                enough.set()
+
+        watch = Stopwatch()
+        async with broker:
+            await broker.start()
+            await enough.wait()
+            return watch.sample(seen)
+
+    yield lambda: asyncio.run(run())
+
+
+# ---- apps ------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def corner() -> Iterator[str]:
+    """Topics of one's own; they keep what is published for every group."""
+    yield f"kafka://{address()}?prefix={new_prefix()}"
+
+
+CLIENT_100, COMMIT_100 = "floor: confluent-kafka, 100 in flight", "floor: confluent-kafka, a commit each 100"
+PEER = "peer: FastStream over confluent-kafka"
 
 FIGURES = (
-    figure("publish", "publish, 100 in flight", publish, bare_publish, 0.7, "floor: confluent-kafka, 100 in flight"),
-    figure("consume", "fetch and settle", consume, bare_consume, 0.2, "floor: confluent-kafka, a commit each 100"),
-    Figure(
-        name="kafka.latency",
-        title=f"end to end at {RATE} a second, p50",
-        ours=latency,
-        floor=bare_latency,
-        target=0.5,
-        score=promptness(0.5),
-        shown=milliseconds,
-        unit="ms",
-        note="floor: confluent-kafka on a thread",
+    *family(
+        "kafka",
+        ("publish", "publish, 100 in flight", publish, bare_publish, 0.7, CLIENT_100),
+        ("publish.faststream", "the same", publish, faststream_publish, 1.2, PEER),
+        ("consume", "fetch and settle", consume(), bare_consume(BATCH), 0.2, COMMIT_100),
+        (
+            "handle.faststream",
+            "fetch, decode and settle",
+            handle,
+            faststream_consume,
+            10.0,
+            f"{PEER}, ack after success",
+        ),
     ),
+    *family(
+        "kafka",
+        ("latency", f"end to end at {RATE} a second, p50", latency, bare_latency, 0.5, "floor: confluent-kafka"),
+        **latency_of(0.5),
+    ),
+    *carried.figures("kafka", corner, bare_consume(1), bare_latency, "confluent-kafka"),
 )
 
-
-def main() -> int:
-    """Measure what was asked for; 0 unless a figure could not be measured at all."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.kafka", description=__doc__)
-    parser.add_argument("--only", action="append", metavar="NAME", help="figures whose name contains this")
-    parser.add_argument("--quick", action="store_true", help="few and short rounds: does it run, not how fast")
-    asked = parser.parse_args()
-    figures = [each for each in FIGURES if not asked.only or any(name in each.name for name in asked.only)]
-    RESULTS.mkdir(exist_ok=True)
-    servers = Servers()
-    try:
-        SERVER.append(servers.shared(KafkaServer))
-        with tempfile.TemporaryDirectory(prefix="run-", dir=RESULTS) as folder:
-            others = Others()
-            results = list(measure(figures, Path(folder), QUICK if asked.quick else Effort(), say))
-    finally:
-        servers.close()
-    say("")
-    report.show(results, others.share())
-    report.write(results, RESULTS / "kafka.jsonl", others.share())
-    return 1 if any(result.error for result in results) else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command("benchmarks.kafka", __doc__, FIGURES, "kafka", served(KafkaServer, SERVER)))

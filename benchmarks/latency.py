@@ -17,7 +17,7 @@ from itertools import count
 from pathlib import Path
 
 from benchmarks.bare import RATE, log_latency, messages
-from benchmarks.measure import Effort, Figure, Round, Sample, Stopwatch, limit, promptness
+from benchmarks.measure import Effort, Round, Sample, Stopwatch, family, latency_of, limit
 from benchmarks.ours import opened
 from benchmarks.shop import OrderPlaced, order
 from tidings import App
@@ -115,47 +115,42 @@ def work(store: str, total: int) -> None:
     asyncio.run(main())
 
 
-median, slowest = promptness(0.5), promptness(0.99)
-
-
-def milliseconds(score: float) -> str:
-    """A score as the time it stands for."""
-    return f"{1_000 / score:.2f} ms"
-
-
 FIGURES = (
-    Figure(
-        name="latency.p50",
-        title="publish to handler, half are faster than",
-        ours=one_process,
-        floor=log_latency,
-        target=0.5,
-        score=median,
-        shown=milliseconds,
-        unit="1/s, reciprocal of the latency",
-        note="floor: a bare log with two threads; at most twice its latency",
+    *family(
+        "latency",
+        (
+            "p50",
+            "publish to handler, half are faster than",
+            one_process,
+            log_latency,
+            0.5,
+            "floor: a bare log with two threads; at most twice its latency",
+        ),
+        **latency_of(0.5),
     ),
-    Figure(
-        name="latency.p99",
-        title="publish to handler, 99 % are faster than",
-        ours=one_process,
-        floor=limit(Sample(latencies=[0.020])),
-        target=1.0,
-        score=slowest,
-        shown=milliseconds,
-        unit="1/s, reciprocal of the latency",
-        note="limit: 20 ms",
+    *family(
+        "latency",
+        (
+            "p99",
+            "publish to handler, 99 % are faster than",
+            one_process,
+            limit(Sample(latencies=[0.020])),
+            1.0,
+            "limit: 20 ms",
+        ),
+        **latency_of(0.99),
     ),
-    Figure(
-        name="latency.processes_p50",
-        title="publish to handler in another process, half are faster than",
-        ours=two_processes,
-        floor=limit(Sample(latencies=[0.010])),
-        target=1.0,
-        score=median,
-        shown=milliseconds,
-        unit="1/s, reciprocal of the latency",
-        note="limit: 10 ms",
+    *family(
+        "latency",
+        (
+            "processes_p50",
+            "publish to handler in another process, half are faster than",
+            two_processes,
+            limit(Sample(latencies=[0.010])),
+            1.0,
+            "limit: 10 ms",
+        ),
+        **latency_of(0.5),
     ),
 )
 

@@ -11,10 +11,11 @@ import os
 import statistics
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,24 @@ def promptness(share: float) -> Score:
     return score
 
 
+def milliseconds(score: float) -> str:
+    """Writes the reciprocal of a latency as the latency."""
+    return f"{1_000 / score:.2f} ms"
+
+
+def latency_of(share: float) -> Mapping[str, Any]:
+    """How a figure reads and shows the latency that this share of the operations stayed under."""
+    return {"score": promptness(share), "shown": milliseconds, "unit": "1/s, reciprocal of the latency"}
+
+
+CPU: Mapping[str, Any] = {
+    "score": per_cpu_second,
+    "shown": lambda score: f"{1e6 / score:.1f} us",
+    "unit": "operations a CPU second",
+}
+"""How a figure reads and shows the CPU time of an operation."""
+
+
 # ---- figures ---------------------------------------------------------------------------------------------------------
 
 
@@ -127,6 +146,17 @@ class Figure:
     unit: str = "ops/s"
     note: str = ""
     rounds: int | None = None
+
+
+Row = tuple[str, str, Side, Side, float, str]
+"""Name within its family, title, ours, floor, target and note of a figure."""
+
+
+def family(name: str, *rows: Row, **others: Any) -> tuple[Figure, ...]:
+    """Figures whose names begin alike, one a line. Args: others: fields that all of them share."""
+    names = ("name", "title", "ours", "floor", "target", "note")
+    figures = (dict(zip(names, row, strict=True)) for row in rows)
+    return tuple(Figure(**each | {"name": f"{name}.{each['name']}"}, **others) for each in figures)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.bare import single_row_commits
-from benchmarks.measure import Effort, Figure, Round, Sample, Side, Stopwatch, during
+from benchmarks.measure import Effort, Round, Sample, Side, Stopwatch, during, family
 from benchmarks.ours import opened
 from benchmarks.shop import order
 from tidings import App
@@ -58,37 +58,10 @@ def callers(count: int) -> Side:
 
 NOTE = "floor: INSERT of one row, committed"
 
-FIGURES = (
-    Figure(
-        name="publish.blocking",
-        title="publish, one blocking caller",
-        ours=blocking,
-        floor=single_row_commits,
-        target=0.8,
-        note=NOTE,
-    ),
-    Figure(
-        name="publish.async_1",
-        title="publish, one async caller",
-        ours=callers(1),
-        floor=single_row_commits,
-        target=0.6,
-        note=NOTE,
-    ),
-    Figure(
-        name="publish.async_8",
-        title="publish, 8 async callers",
-        ours=callers(8),
-        floor=single_row_commits,
-        target=2.4,
-        note=NOTE,
-    ),
-    Figure(
-        name="publish.async_100",
-        title="publish, 100 async callers",
-        ours=callers(100),
-        floor=single_row_commits,
-        target=6.0,
-        note=NOTE,
-    ),
+FIGURES = family(
+    "publish",
+    ("blocking", "publish, one blocking caller", blocking, single_row_commits, 0.8, NOTE),
+    ("async_1", "publish, one async caller", callers(1), single_row_commits, 0.6, NOTE),
+    ("async_8", "publish, 8 async callers", callers(8), single_row_commits, 2.4, NOTE),
+    ("async_100", "publish, 100 async callers", callers(100), single_row_commits, 6.0, NOTE),
 )

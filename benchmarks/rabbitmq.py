@@ -1,4 +1,4 @@
-"""`python -m benchmarks.rabbitmq [--only NAME]... [--quick]`: tidings on RabbitMQ beside pika's callback connection.
+"""`python -m benchmarks.rabbitmq [--only NAME]... [--quick]`: tidings on RabbitMQ beside pika and FastStream.
 
 It starts a server of its own and removes it. All sides have the same server, payload, headers, quorum queue and
 confirms; a message counts as published when it is confirmed, and as received when it is acknowledged.
@@ -6,32 +6,35 @@ confirms; a message counts as published when it is confirmed, and as received wh
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import sys
-import tempfile
+import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pika
+from faststream import rabbit as fast
 
-from benchmarks import report
-from benchmarks.__main__ import RESULTS, say
-from benchmarks.measure import QUICK, Effort, Figure, Others, Round, Sample, Stopwatch, measure
+from benchmarks import carried
+from benchmarks.bare import RATE, messages
+from benchmarks.carried import Placed, placed_in
+from benchmarks.command import command, served
+from benchmarks.measure import Effort, Round, Sample, Side, Stopwatch, family
 from benchmarks.shop import encode, order
 from tests.servers.rabbitmq import RabbitmqServer
-from tests.servers.servers import Servers
 from tidings.brokers.rabbitmq import RabbitBroker
 from tidings.brokers.rabbitmq.wire import address_of, headers_of, properties_of
-from tidings.core.arrival import Confirmed
+from tidings.core.arrival import Arrival, Confirmed
 from tidings.core.envelope import Envelope
 from tidings.testing.conformance.broker.making import envelope
 
 SERVER: list[RabbitmqServer] = []
 IN_FLIGHT = 100
+Work = Callable[[str, Sequence[Envelope]], Coroutine[Any, Any, Sample]]
+PREFETCH = 1_000
 SHARE = 0.1
 """Of `Effort.events`: messages of a round."""
 EXCHANGE, QUEUE, TOPIC = "tidings.orders", "billing.orders", "orders"
@@ -77,22 +80,76 @@ async def publish(url: str, envelopes: Sequence[Envelope]) -> Sample:
         return watch.sample(len(envelopes))
 
 
-async def receive(url: str, envelopes: Sequence[Envelope]) -> Sample:
-    """Fetch what there is, settle it."""
+def receive(look: Callable[[Arrival], object] = bool, *, each: bool = False) -> Work:
+    """Fetch what there is, settle it. Args: look: at each, in between. each: settle them one by one."""
+
+    async def work(url: str, envelopes: Sequence[Envelope]) -> Sample:
+        await publish(url, envelopes[1:])
+        async with opened(url, "billing") as broker:
+            watch, done = Stopwatch(), 0  # messages come from the moment of the subscription on
+            await broker.subscribe([TOPIC])
+            while done < len(envelopes):
+                arrivals = await broker.fetch(500, 5.0)
+                assert arrivals
+                for arrival in arrivals:
+                    look(arrival)
+                    if each:
+                        await broker.settle([arrival])
+                if not each:
+                    await broker.settle(arrivals)
+                done += len(arrivals)
+            return watch.sample(done)
+
+    return work
+
+
+# ---- FastStream ------------------------------------------------------------------------------------------------------
+
+
+def faststream(url: str) -> fast.RabbitBroker:
+    """It as it comes, with confirms and a window; it does not log each message."""
+    return fast.RabbitBroker(url, logger=None, default_channel=fast.Channel(prefetch_count=PREFETCH))
+
+
+async def faststream_publish(url: str, envelopes: Sequence[Envelope]) -> Sample:
+    """A hundred calls of `publish` at once, all confirmed, and again."""
+    exchange = fast.RabbitExchange(EXCHANGE, declare=False)
+    async with faststream(url) as broker:
+
+        async def send(each: Envelope) -> None:
+            headers, kind = headers_of(each)
+            address = {"exchange": exchange, "routing_key": address_of(each), "persist": True, "message_id": each.id}
+            await broker.publish(each.data, headers=headers, content_type=kind, **address)
+
+        await send(envelopes[0])
+        watch = Stopwatch()
+        for start in range(0, len(envelopes), IN_FLIGHT):
+            await asyncio.gather(*map(send, envelopes[start : start + IN_FLIGHT]))
+        return watch.sample(len(envelopes))
+
+
+async def faststream_receive(url: str, envelopes: Sequence[Envelope]) -> Sample:
+    """A handler that is given orders, each acknowledged after it."""
     await publish(url, envelopes[1:])
-    async with opened(url, "billing") as broker:
-        await broker.subscribe([TOPIC])
-        watch, done = Stopwatch(), 0
-        while done < len(envelopes):
-            arrivals = await broker.fetch(500, 5.0)
-            assert arrivals
-            await broker.settle(arrivals)
-            done += len(arrivals)
-        return watch.sample(done)
+    seen, over = 0, asyncio.Event()
+    broker = faststream(url)
+
+    @broker.subscriber(fast.RabbitQueue(QUEUE, declare=False))
+    async def handle(placed: Placed) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == len(envelopes):
+            over.set()
+
+    async with broker:
+        watch = Stopwatch()
+        await broker.start()
+        await over.wait()
+        return watch.sample(seen)
 
 
-def ours(work: Callable[[str, Sequence[Envelope]], Coroutine[Any, Any, Sample]]) -> Any:
-    """A side with tidings; every round begins with an empty queue."""
+def awaited(work: Work) -> Side:
+    """A side of which every round begins with an empty queue."""
 
     @contextmanager
     def side(_folder: Path, effort: Effort) -> Iterator[Round]:
@@ -143,25 +200,74 @@ def raw_publish(url: str, envelopes: Sequence[Envelope]) -> Sample:
     return found[0]
 
 
-def raw_receive(url: str, envelopes: Sequence[Envelope]) -> Sample:
-    """Consume, acknowledging each hundred at once."""
-    asyncio.run(publish(url, envelopes[1:]))
-    found: list[Sample] = []
+def raw_receive(each: int) -> Callable[[str, Sequence[Envelope]], Sample]:
+    """Consume, acknowledging so many at once."""
 
-    def begin(channel: Any) -> None:
-        watch = Stopwatch()
+    def work(url: str, envelopes: Sequence[Envelope]) -> Sample:
+        asyncio.run(publish(url, envelopes[1:]))
+        found: list[Sample] = []
 
-        def note(_: object, method: Any, _properties: object, _body: bytes) -> None:
-            if method.delivery_tag % IN_FLIGHT == 0 or method.delivery_tag == len(envelopes):
-                channel.basic_ack(method.delivery_tag, multiple=True)
-            if method.delivery_tag == len(envelopes):
-                found.append(watch.sample(len(envelopes)))
-                channel.connection.close()
+        def begin(channel: Any) -> None:
+            watch = Stopwatch()
 
-        channel.basic_qos(prefetch_count=1000, callback=lambda _: channel.basic_consume(QUEUE, note))
+            def note(_: object, method: Any, _properties: object, _body: bytes) -> None:
+                if method.delivery_tag % each == 0 or method.delivery_tag == len(envelopes):
+                    channel.basic_ack(method.delivery_tag, multiple=each > 1)
+                if method.delivery_tag == len(envelopes):
+                    found.append(watch.sample(len(envelopes)))
+                    channel.connection.close()
 
-    _talk(url, begin)
-    return found[0]
+            channel.basic_qos(prefetch_count=PREFETCH, callback=lambda _: channel.basic_consume(QUEUE, note))
+
+        _talk(url, begin)
+        return found[0]
+
+    return work
+
+
+@contextmanager
+def raw_latency(_folder: Path, effort: Effort) -> Iterator[Round]:
+    """Publish at a steady rate and receive what arrives, over two channels of one connection."""
+    total = messages(effort)
+    [each] = sent(1)
+    properties = properties_of(*headers_of(each), each.id)
+
+    def run() -> Sample:
+        found: list[Sample] = []
+        latencies: list[float] = []
+
+        def begin(outgoing: Any) -> None:
+            loop, watch = outgoing.connection.ioloop, Stopwatch()
+
+            def send(number: int = 0) -> None:
+                outgoing.basic_publish(EXCHANGE, str(time.perf_counter()), each.data, properties, mandatory=True)
+                if number + 1 < total:
+                    due = watch.started + (number + 1) / RATE - time.perf_counter()
+                    loop.call_later(max(0.0, due), lambda: send(number + 1))
+
+            def note(channel: Any, method: Any, _properties: object, _body: bytes) -> None:
+                latencies.append(time.perf_counter() - float(method.routing_key))
+                channel.basic_ack(method.delivery_tag)
+                if len(latencies) == total:
+                    found.append(watch.sample(total, latencies))
+                    channel.connection.close()
+
+            def start(_: object) -> None:
+                nonlocal watch
+                watch = Stopwatch()
+                send()
+
+            def receive(incoming: Any) -> None:
+                incoming.basic_consume(QUEUE, note, callback=start)
+
+            outgoing.confirm_delivery(lambda _: None, callback=lambda _: None)
+            outgoing.connection.channel(on_open_callback=receive)
+
+        with corner() as url:
+            _talk(url, begin)
+        return found[0]
+
+    yield run
 
 
 def _talk(url: str, begin: Callable[[Any], object]) -> None:
@@ -190,47 +296,20 @@ def raw(work: Callable[[str, Sequence[Envelope]], Sample]) -> Any:
     return side
 
 
+PIKA, PEER = "floor: pika's callback connection", "peer: FastStream over aio-pika"
+received_raw, received_peer = raw(raw_receive(IN_FLIGHT)), awaited(faststream_receive)
+each, together = awaited(receive(placed_in, each=True)), awaited(receive(placed_in))
 FIGURES = (
-    Figure(
-        name="rabbitmq.publish_100",
-        title="publish with confirms, 100 in flight",
-        ours=ours(publish),
-        floor=raw(raw_publish),
-        target=0.6,
-        note="floor: pika's callback connection",
+    *family(
+        "rabbitmq",
+        ("publish_100", "publish with confirms, 100 in flight", awaited(publish), raw(raw_publish), 0.6, PIKA),
+        ("publish_100.faststream", "the same", awaited(publish), awaited(faststream_publish), 1.75, PEER),
+        ("receive", "fetch and settle", awaited(receive()), received_raw, 0.6, f"{PIKA}, an ack for each 100"),
+        ("each.faststream", "fetch, decode and settle, one by one", each, received_peer, 2.3, PEER),
+        ("together.faststream", "fetch, decode and settle, together", together, received_peer, 3.4, PEER),
     ),
-    Figure(
-        name="rabbitmq.receive",
-        title="fetch and settle",
-        ours=ours(receive),
-        floor=raw(raw_receive),
-        target=0.6,
-        note="floor: pika's callback connection, an ack for each 100",
-    ),
+    *carried.figures("rabbitmq", corner, raw(raw_receive(1)), raw_latency, "pika"),
 )
 
-
-def main() -> int:
-    """Measure what was asked for; 0 unless a figure could not be measured at all."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.rabbitmq", description=__doc__)
-    parser.add_argument("--only", action="append", metavar="NAME", help="figures whose name contains this")
-    parser.add_argument("--quick", action="store_true", help="few and short rounds: does it run, not how fast")
-    asked = parser.parse_args()
-    figures = [figure for figure in FIGURES if not asked.only or any(name in figure.name for name in asked.only)]
-    RESULTS.mkdir(exist_ok=True)
-    # On the disk of the repository: /tmp may be memory, where a flush costs nothing and every ratio lies.
-    with (
-        tempfile.TemporaryDirectory(prefix="run-", dir=RESULTS) as folder,
-        contextlib.closing(Servers(Path(folder))) as servers,
-    ):
-        SERVER.append(servers.shared(RabbitmqServer))
-        others = Others()
-        results = list(measure(figures, Path(folder), QUICK if asked.quick else Effort(), say))
-    say("")
-    report.show(results, others.share())
-    report.write(results, RESULTS / "rabbitmq.jsonl", others.share())
-    return 1 if any(result.error for result in results) else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command("benchmarks.rabbitmq", __doc__, FIGURES, "rabbitmq", served(RabbitmqServer, SERVER)))

@@ -1,16 +1,14 @@
-"""`python -m benchmarks.sqs [--quick]`: the adapter for SNS and SQS beside boto3, in batches of ten, on one emulator.
+"""`python -m benchmarks.sqs [--only NAME]... [--quick]`: the adapter for SNS and SQS beside boto3 in batches of ten.
 
-Both sides have the same queues, bodies and number of threads. The emulator has a part of the machine that AWS would not
-take, so look at the CPU that a message costs this process as well as at the rates.
+Both sides have one emulator, the same queues, bodies and number of threads. The emulator takes a part of the machine that AWS
+would not take, so look at the CPU that a message costs this process as well as at the rates.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import sys
-import tempfile
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,11 +19,9 @@ from pathlib import Path
 import boto3
 from botocore.config import Config
 
-from benchmarks import report
-from benchmarks.__main__ import RESULTS, say
-from benchmarks.measure import QUICK, Effort, Figure, Others, Round, Sample, Stopwatch, measure
+from benchmarks.command import command, served
+from benchmarks.measure import Effort, Round, Sample, Stopwatch, family
 from benchmarks.shop import encode, order
-from tests.servers.servers import Servers
 from tests.servers.sqs import CREDENTIALS, REGION, SqsServer
 from tidings.brokers.sqs import SqsBroker
 from tidings.core.arrival import Confirmed
@@ -197,32 +193,20 @@ def boto_consuming(_: Path, effort: Effort) -> Iterator[Round]:
     yield run
 
 
+@contextmanager
+def serve(folder: Path) -> Iterator[None]:
+    """Start the emulator; clients find their credentials in the environment."""
+    os.environ.update(CREDENTIALS)
+    with served(SqsServer, SERVER)(folder):
+        yield
+
+
 NOTE = "floor: boto3 in tens, as many threads"
-SIDES = {"publish": (publishing, boto_publishing), "consume": (consuming, boto_consuming)}
-FIGURES = tuple(
-    Figure(name=f"sqs.{name}", title=f"{name}, FIFO", ours=ours, floor=floor, target=0.7, note=NOTE)
-    for name, (ours, floor) in SIDES.items()
+FIGURES = family(
+    "sqs",
+    ("publish", "publish, FIFO", publishing, boto_publishing, 0.7, NOTE),
+    ("consume", "consume, FIFO", consuming, boto_consuming, 0.7, NOTE),
 )
 
-
-def main() -> int:
-    """Measure, print a table, keep the figures."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.sqs", description="Measure the adapter beside boto3.")
-    parser.add_argument("--quick", action="store_true", help="few and short rounds: does it run, not how fast")
-    effort = QUICK if parser.parse_args().quick else Effort()
-    os.environ.update(CREDENTIALS)
-    servers, others = Servers(), Others()
-    try:
-        SERVER.append(servers.shared(SqsServer))
-        with tempfile.TemporaryDirectory(prefix="run-", dir=RESULTS) as folder:
-            results = list(measure(FIGURES, Path(folder), effort, say))
-    finally:
-        servers.close()
-    say("")
-    report.show(results, others.share())
-    report.write(results, RESULTS / "sqs.jsonl", others.share())
-    return 1 if any(result.error for result in results) else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command("benchmarks.sqs", __doc__, FIGURES, "sqs", serve))

@@ -5,14 +5,13 @@ It starts a server of its own, with flushes on, and removes it. All sides have t
 
 from __future__ import annotations
 
-import argparse
 import sys
-import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
-from benchmarks import report
-from benchmarks.__main__ import RESULTS, say
-from benchmarks.measure import QUICK, Effort, Figure, Others, measure
+from benchmarks.command import command
+from benchmarks.measure import family
 from benchmarks.peer import append as appended
 from benchmarks.peer import by_repository, by_save
 from benchmarks.peer import load as loaded
@@ -27,6 +26,10 @@ from tests.servers.postgres import PostgresServers
 RAW = "floor: INSERT of one row, committed"
 LOOP = "floor: bare loop, 100 a commit"
 SAVE = "peer: Application.save of eventsourcing"
+UNNEST = "floor: group commit over unnest, 100 callers"
+GET = "peer: Repository.get of eventsourcing; counted in events"
+VIEW = "peer: its view recorder, which commits every event; rate over its first thousands"
+PGQUEUER = "peer: PgQueuer over asyncpg, 4 workers"
 ONE_WORKER = "floor: one worker"
 SLOW = 0.005
 """Seconds that a handler takes where the number of workers is what counts."""
@@ -36,142 +39,43 @@ def _url(_folder: Path) -> str:
     return new()
 
 
-saved = appended(by_save, 1, at=opened)
+saved, saved_ten = appended(by_save, 1, at=opened), appended(by_save, 10, at=opened)
+append_8, saved_8 = append(1, callers=8, url=_url), appended(by_save, 1, callers=8, at=opened)
+drained = workers.drained(workers.tidings, fill, 4, 100_000)
+drained_peer = workers.drained(workers.pgqueuer, workers.enqueued, 4, 20_000)
 alone, two, four = (workers.drained(workers.tidings, fill, number, 6_000, SLOW) for number in (1, 2, 4))
 
 FIGURES = (
-    Figure(
-        name="postgres.publish_1",
-        title="publish, one async caller",
-        ours=callers(1),
-        floor=single_row_commits,
-        target=0.75,
-        note=RAW,
+    *family(
+        "postgres",
+        ("publish_1", "publish, one async caller", callers(1), single_row_commits, 0.75, RAW),
+        ("publish_8", "publish, 8 async callers", callers(8), single_row_commits, 2.0, RAW),
+        ("publish_100", "publish, 100 async callers", callers(100), group_commit, 0.55, UNNEST),
+        ("effect", "handler with an SQL effect, exactly once", handling(projection=False), projection_loop, 0.3, LOOP),
+        ("projection", "projection catching up", handling(projection=True), projection_loop, 0.6, LOOP),
+        ("append_one", "append one event", append(1, url=_url), saved, 2.5, SAVE),
+        ("append_ten", "append ten events at once", append(10, url=_url), saved_ten, 2.5, f"{SAVE}; counted in events"),
+        ("append_8_callers", "append one event, 8 callers", append_8, saved_8, 6.0, f"{SAVE} in 8 threads"),
+        ("load_1000", "load a stream of 1,000 events", load(_url), loaded(by_repository, at=opened), 5.0, GET),
     ),
-    Figure(
-        name="postgres.publish_8",
-        title="publish, 8 async callers",
-        ours=callers(8),
-        floor=single_row_commits,
-        target=2.0,
-        note=RAW,
-    ),
-    Figure(
-        name="postgres.publish_100",
-        title="publish, 100 async callers",
-        ours=callers(100),
-        floor=group_commit,
-        target=0.55,
-        note="floor: group commit over unnest, 100 callers",
-    ),
-    Figure(
-        name="postgres.effect",
-        title="handler with an SQL effect, exactly once",
-        ours=handling(projection=False),
-        floor=projection_loop,
-        target=0.3,
-        note=LOOP,
-    ),
-    Figure(
-        name="postgres.projection",
-        title="projection catching up",
-        ours=handling(projection=True),
-        floor=projection_loop,
-        target=0.6,
-        note=LOOP,
-    ),
-    Figure(
-        name="postgres.append_one",
-        title="append one event",
-        ours=append(1, url=_url),
-        floor=saved,
-        target=2.5,
-        note=SAVE,
-    ),
-    Figure(
-        name="postgres.append_ten",
-        title="append ten events at once",
-        ours=append(10, url=_url),
-        floor=appended(by_save, 10, at=opened),
-        target=2.5,
-        note=f"{SAVE}; counted in events",
-    ),
-    Figure(
-        name="postgres.append_8_callers",
-        title="append one event, 8 callers",
-        ours=append(1, callers=8, url=_url),
-        floor=appended(by_save, 1, callers=8, at=opened),
-        target=6.0,
-        note=f"{SAVE} in 8 threads",
-    ),
-    Figure(
-        name="postgres.load_1000",
-        title="load a stream of 1,000 events",
-        ours=load(_url),
-        floor=loaded(by_repository, at=opened),
-        target=5.0,
-        note="peer: Repository.get of eventsourcing; counted in events",
-    ),
-    Figure(
-        name="postgres.rebuild_100k",
-        title="rebuild a projection of 100,000 events",
-        ours=rebuild,
-        floor=project,
-        target=8.0,
-        note="peer: its view recorder, which commits every event; rate over its first thousands",
-        rounds=3,
-    ),
-    Figure(
-        name="postgres.queue_4_workers",
-        title="drain a queue with 4 workers",
-        ours=workers.drained(workers.tidings, fill, 4, 100_000),
-        floor=workers.drained(workers.pgqueuer, workers.enqueued, 4, 20_000),
-        target=2.0,
-        note="peer: PgQueuer over asyncpg, 4 workers",
-        rounds=3,
-    ),
-    Figure(
-        name="postgres.two_workers",
-        title="2 workers, a handler of 5 ms",
-        ours=two,
-        floor=alone,
-        target=1.7,
-        note=ONE_WORKER,
-        rounds=3,
-    ),
-    Figure(
-        name="postgres.four_workers",
-        title="4 workers, a handler of 5 ms",
-        ours=four,
-        floor=alone,
-        target=2.5,
-        note=ONE_WORKER,
+    *family(
+        "postgres",
+        ("rebuild_100k", "rebuild a projection of 100,000 events", rebuild, project, 8.0, VIEW),
+        ("queue_4_workers", "drain a queue with 4 workers", drained, drained_peer, 2.0, PGQUEUER),
+        ("two_workers", "2 workers, a handler of 5 ms", two, alone, 1.7, ONE_WORKER),
+        ("four_workers", "4 workers, a handler of 5 ms", four, alone, 2.5, ONE_WORKER),
         rounds=3,
     ),
 )
 
 
-def main() -> int:
-    """Measure what was asked for; 0 unless a figure could not be measured at all."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.postgres", description=__doc__)
-    parser.add_argument("--only", action="append", metavar="NAME", help="figures whose name contains this")
-    parser.add_argument("--quick", action="store_true", help="few and short rounds: does it run, not how fast")
-    asked = parser.parse_args()
-    figures = [figure for figure in FIGURES if not asked.only or any(name in figure.name for name in asked.only)]
-    RESULTS.mkdir(exist_ok=True)
-    servers = PostgresServers()
-    try:
+@contextmanager
+def serve(_folder: Path) -> Iterator[None]:
+    """Start the server; not in the folder of the run, as the name of its socket must be short."""
+    with closing(PostgresServers()) as servers:
         SERVER.append(servers.shared(durable=True))
-        with tempfile.TemporaryDirectory(prefix="run-", dir=RESULTS) as folder:
-            others = Others()
-            results = list(measure(figures, Path(folder), QUICK if asked.quick else Effort(), say))
-    finally:
-        servers.close()
-    say("")
-    report.show(results, others.share())
-    report.write(results, RESULTS / "postgres.jsonl", others.share())
-    return 1 if any(result.error for result in results) else 0
+        yield
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command("benchmarks.postgres", __doc__, FIGURES, "postgres", serve))

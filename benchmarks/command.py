@@ -1,0 +1,88 @@
+"""The command lines of all benchmarks: which figures, how much effort, which servers; a table, a file of figures."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from benchmarks import report
+from benchmarks.measure import QUICK, Effort, Figure, Others, Result, measure
+from tests.servers.server import Server
+from tests.servers.servers import Servers
+
+RESULTS = Path(__file__).parent / "results"
+S = TypeVar("S", bound=Server)
+
+
+def command(
+    name: str,
+    description: str,
+    figures: Sequence[Figure],
+    file: str,
+    serve: Callable[[Path], AbstractContextManager[object]] = nullcontext,
+) -> int:
+    """Measure what was asked for, print a table, keep the figures; 0 unless one could not be measured at all.
+
+    Args:
+        name: Of the module.
+        description: For `--help`.
+        figures: In the order of the table.
+        file: Where a whole run keeps its figures, without the ending.
+        serve: Starts what all sides share, with its data in a folder; ends it afterwards.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {name}", description=description)
+    parser.add_argument(
+        "--only", action="append", metavar="NAME", help="figures whose name contains this; may be repeated"
+    )
+    parser.add_argument("--quick", action="store_true", help="few and short rounds: does it run, not how fast")
+    parser.add_argument(
+        "--patient",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="on a busy machine: how long each side may wait for quiet moments to have its rounds in",
+    )
+    asked = parser.parse_args()
+    effort = replace(QUICK if asked.quick else Effort(), patience=asked.patient)
+    chosen = [each for each in figures if not asked.only or any(part in each.name for part in asked.only)]
+    if not chosen:
+        names = ", ".join(each.name for each in figures)
+        parser.error(f"no figure is called like {' or '.join(asked.only)}; there are {names}")
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the folder of the run is removed
+    RESULTS.mkdir(exist_ok=True)
+    others = Others()
+    results: list[Result] = []
+    # On the disk of the repository: /tmp may be memory, where a flush costs nothing and every ratio lies.
+    with tempfile.TemporaryDirectory(prefix="run-", dir=RESULTS) as folder, serve(Path(folder)):
+        results.extend(measure(chosen, Path(folder), effort, say))
+    say("")
+    report.show(results, others.share())
+    whole = not asked.only and not asked.quick
+    report.write(results, RESULTS / f"{file if whole else 'partial'}.jsonl", others.share())
+    return 1 if any(result.error for result in results) else 0
+
+
+def say(doing: str) -> None:
+    """On a terminal, one line that changes; elsewhere nothing, so that logs hold the table alone."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{doing[:100]}", end="", file=sys.stderr, flush=True)
+
+
+def served(kind: type[S], place: list[S]) -> Callable[[Path], AbstractContextManager[object]]:
+    """For `command`: a server of its own, in `place` while it runs."""
+
+    @contextmanager
+    def serve(folder: Path) -> Iterator[None]:
+        with closing(Servers(folder)) as servers:
+            place.append(servers.shared(kind))
+            yield
+
+    return serve
