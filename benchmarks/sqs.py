@@ -1,7 +1,7 @@
 """`python -m benchmarks.sqs [--only NAME]... [--quick]`: the adapter for SNS and SQS beside boto3 in batches of ten.
 
-Both sides have one emulator, the same queues, bodies and number of threads. The emulator takes a part of the machine that AWS
-would not take, so look at the CPU that a message costs this process as well as at the rates.
+Both sides have one emulator, the same queues, bodies and number of threads. The emulator takes a part of the machine
+that AWS would not take, so look at the CPU that a message costs this process as well as at the rates.
 """
 
 from __future__ import annotations
