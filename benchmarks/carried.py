@@ -6,6 +6,7 @@ The app that receives has a store on the disk of the repository, as apps have: w
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from pydantic import BaseModel
 
 from benchmarks.bare import messages
 from benchmarks.handlers import exactly_once
-from benchmarks.latency import HELLO, publish_steadily, watching
+from benchmarks.latency import HELLO, publish_steadily, worker_on
 from benchmarks.measure import CPU, Effort, Figure, Round, Sample, Side, Stopwatch, family, latency_of, limit
 from benchmarks.ours import opened
 from benchmarks.shop import EFFECT, READ_MODEL, OrderPlaced, decode, encode, order
@@ -156,7 +157,7 @@ def receiving(corner: Corner, *, effect: bool) -> Side:
 
 
 def latency(corner: Corner) -> Side:
-    """Two apps with stores of their own over the broker: from the call of `publish` in one to a handler in the other.
+    """Two apps, each with a store and a process of its own: from a call of `publish` to a handler in the other one.
 
     The publisher keeps its pace, each message in a task of its own.
     """
@@ -165,32 +166,23 @@ def latency(corner: Corner) -> Side:
     def side(folder: Path, effort: Effort) -> Iterator[Round]:
         numbers, total = count(), messages(effort)
 
-        def run() -> Sample:
-            number = next(numbers)
-            with corner() as url:
-                shop = App(f"sqlite:{folder / f'shop-{number}.db'}", name="shop", broker=url)
-                billing = App(f"sqlite:{folder / f'billing-{number}.db'}", name="billing", broker=url)
-                ready = asyncio.Event()
-                latencies = watching(billing, total, ready.set)
-
-                async def both() -> Sample:
-                    async with asyncio.TaskGroup() as group:
-                        group.create_task(shop.run())
-                        receiving = group.create_task(billing.run())
-                        await shop.publish(HELLO)
-                        await ready.wait()
-                        watch = Stopwatch()
-                        group.create_task(publish_steadily(shop, total))
-                        await receiving
-                        sample = watch.sample(total, latencies)
-                        shop.stop()
-                    return sample
-
-                with opened(shop) as runner:
-                    runner.run(billing.__aenter__())
-                    sample = runner.run(both())
-                    runner.run(billing.__aexit__(None, None, None))
+        async def carry(shop: App, says: Callable[[], str]) -> Sample:
+            async with shop, asyncio.TaskGroup() as group:
+                group.create_task(shop.run())
+                await shop.publish(HELLO)
+                assert await asyncio.to_thread(says) == "ready\n"
+                watch = Stopwatch()
+                await publish_steadily(shop, total)
+                latencies = json.loads(await asyncio.to_thread(says))
+                sample = watch.sample(total, latencies)
+                shop.stop()
             return sample
+
+        def run() -> Sample:
+            stores = [folder / f"{name}-{next(numbers)}.db" for name in ("shop", "billing")]
+            with corner() as url, worker_on(stores[1], total, "billing", url) as billing:
+                assert billing.stdout is not None
+                return asyncio.run(carry(App(f"sqlite:{stores[0]}", name="shop", broker=url), billing.stdout.readline))
 
         yield run
 

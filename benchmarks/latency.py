@@ -1,7 +1,7 @@
 """From the call of publish to the handler, 500 a second, durable at both ends, beside a bare log.
 
 The publisher keeps its pace whatever becomes of the messages before: a slow one delays nothing but itself.
-`python -m benchmarks.latency STORE COUNT` is the worker of the figure across processes.
+`python -m benchmarks.latency STORE COUNT [APP BROKER]` is the worker of the figures across processes.
 """
 
 from __future__ import annotations
@@ -90,8 +90,7 @@ def two_processes(folder: Path, effort: Effort) -> Iterator[Round]:
         app = App(f"sqlite:{path}", name="shop")
         with opened(app) as runner:
             runner.run(app.publish(HELLO))
-            command = [sys.executable, "-m", "benchmarks.latency", str(path), str(total)]
-            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
+            with worker_on(path, total) as worker:
                 if worker.stdout is None or worker.stdout.readline() != "ready\n":
                     raise RuntimeError("the worker did not start")
                 watch = Stopwatch()
@@ -102,10 +101,16 @@ def two_processes(folder: Path, effort: Effort) -> Iterator[Round]:
     yield run
 
 
-def work(store: str, total: int) -> None:
-    """Be the other process: say when the handler is ready, and what it noted."""
-    app = App(f"sqlite:{store}", name="shop")
-    latencies = watching(app, total, lambda: print("ready", flush=True))
+def worker_on(store: Path, total: int, *app: str) -> subprocess.Popen[str]:
+    """Start that worker. It says when it is ready, and what it noted. Args: app: its name and its broker, if any."""
+    command = [sys.executable, "-m", "benchmarks.latency", str(store), str(total), *app]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def work(store: str, total: str, name: str = "shop", broker: str | None = None) -> None:
+    """Be the other process."""
+    app = App(f"sqlite:{store}", name=name, broker=broker)
+    latencies = watching(app, int(total), lambda: print("ready", flush=True))
 
     async def main() -> None:
         async with app:
@@ -155,4 +160,4 @@ FIGURES = (
 )
 
 if __name__ == "__main__":
-    work(sys.argv[1], int(sys.argv[2]))
+    work(*sys.argv[1:])

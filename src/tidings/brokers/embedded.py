@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import ClassVar
 
+from tidings.brokers.recent import Recent
 from tidings.core.codec import MAX_BYTES
 from tidings.core.envelope import Envelope
 from tidings.core.guarantees import Guarantees
@@ -44,7 +45,14 @@ class LogConsumer:
     """One worker's share of one group."""
 
     def __init__(
-        self, store: Store, subscription: Subscription, group: str, app: str, member: str, lease: float
+        self,
+        store: Store,
+        subscription: Subscription,
+        group: str,
+        app: str,
+        member: str,
+        lease: float,
+        recent: Recent | None = None,
     ) -> None:
         """Args: group: full name. app: its name; private events of it are read too. lease: seconds."""
         self.store = store
@@ -59,6 +67,7 @@ class LogConsumer:
         self._dropped: set[int] = set()  # slots forgotten with work under way, and not handed back yet
         self._skip: set[int] = set()
         self._wants = subscription.wants
+        self._recent = recent or Recent()
 
     async def join(self) -> int:
         """Create the group if it is new; returns the events retained before its start.
@@ -204,9 +213,12 @@ class LogConsumer:
         await self.store.write(Settle(self.group, slots, checkpoint=started, started=started, hold=hold))
 
     async def _read(self, after: int, until: int, limit: int, slots: Iterable[int]) -> Sequence[Envelope]:
+        recent, names = self._recent, self.subscription.names
+        if recent.holds(after + 1) and until <= recent.last:
+            return recent.read(after, until, limit, names, None if self._one_slot else set(slots))
         chosen = list(slots)
         some = chosen if 1 < self.subscription.slots != len(chosen) else None
-        return await self.store.read(after, until, limit, types=self.subscription.names, slots=some, app=self._app)
+        return await self.store.read(after, until, limit, types=names, slots=some, app=self._app)
 
     async def fetch(self, limit: int) -> list[Envelope]:
         """Up to about `limit` events that no one took yet, in the order of the log within each key."""
@@ -214,8 +226,9 @@ class LogConsumer:
         feeds = [feed for feed in self.feeds if not feed.closing]
         if not feeds:
             return found
-        head = await self.store.head()
         feeds.sort(key=lambda feed: feed.cursor)  # the hindmost first, but only until it has caught up with the next
+        recent = self._recent
+        head = recent.last if recent.holds(feeds[0].cursor + 1) else await self.store.head()
         for feed, ahead in zip(feeds, [*feeds[1:], None], strict=True):
             room = limit - len(found)
             if feed.cursor >= head or room <= 0:
@@ -273,7 +286,12 @@ class EmbeddedBroker:
         """Args: store: whose log is read. app: name of the app whose private events are read too."""
         self._store = store
         self._app = app
+        self._recent = Recent()
 
     def consumer(self, subscription: Subscription, group: str, member: str, lease: float) -> LogConsumer:
         """A worker's share of a group; nothing is claimed yet."""
-        return LogConsumer(self._store, subscription, group, self._app, member, lease)
+        return LogConsumer(self._store, subscription, group, self._app, member, lease, self._recent)
+
+    def appended(self, envelopes: Sequence[Envelope], positions: Sequence[int]) -> None:
+        """What this process has appended and committed: its groups need not read it."""
+        self._recent.appended(envelopes, positions)

@@ -282,6 +282,9 @@ class Groups(Protocol):
     def consumer(self, subscription: Subscription, group: str, member: str, lease: float) -> Consumer:
         """A worker's share of a group; nothing is claimed yet."""
 
+    def appended(self, envelopes: Sequence[Envelope], positions: Sequence[int]) -> None:
+        """What this process has appended and committed, with its places: it may be taken from here, and not be read."""
+
 
 class Broker(Protocol):
     """Carries envelopes from the log of one store to the logs of others; made from a URL and the name of an app.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import time
@@ -82,3 +83,8 @@ class Clock:
 def as_datetime(microseconds: int) -> datetime:
     """Microseconds since 1970 UTC as an aware datetime."""
     return datetime.fromtimestamp(microseconds / MICROSECONDS, UTC)
+
+
+def loop_time() -> float:
+    """Seconds of the running event loop's clock, which never goes back: for pauses and deadlines of this process."""
+    return asyncio.get_running_loop().time()

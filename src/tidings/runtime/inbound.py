@@ -35,6 +35,10 @@ SHORTEST, LONGEST = 0.1, 5.0
 """Seconds between two tries while the broker or the store is away; doubled each time."""
 
 
+Appended = Callable[[Sequence[Envelope], Sequence[int]], None]
+"""Called with what was appended, and with its positions."""
+
+
 class Inbound:
     """Appends what arrives for one app to its log.
 
@@ -51,9 +55,11 @@ class Inbound:
         topics: Sequence[str],
         opened: asyncio.Event,
         clock: Clock,
+        *,
         finished: Callable[[int], Awaitable[bool]],
+        appended: Appended,
     ) -> None:
-        """Args: app: its name. topics: what it subscribes to. opened: set once the broker is. finished: see Link."""
+        """Args: topics: what it subscribes to. opened: set once the broker is. finished, appended: see Link."""
         self._app = app
         self._store = store
         self._broker = broker
@@ -61,6 +67,7 @@ class Inbound:
         self._clock = clock
         self._opened = opened
         self._finished = finished
+        self._appended = appended
         self._is_volatile = store.guarantees.durable == "process"
         self._pause = SHORTEST
         self.busy = False
@@ -135,7 +142,8 @@ class Inbound:
 
     async def _append(self, envelopes: Sequence[Envelope], sources: Sequence[Arrival]) -> None:
         try:
-            await self._store.write(Append(envelopes))
+            done = await self._store.write(Append(envelopes))
+            self._appended(envelopes, done.positions)
         except IdConflict:
             conflicts: list[Held] = []
             for envelope, source in zip(envelopes, sources, strict=True):  # one of them; in order, as they came

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
@@ -12,7 +11,7 @@ from tidings.core.newest import newest_only
 from tidings.core.operations import CRASHED, Delivery, Held, State
 from tidings.core.ports import Consumer, Store
 from tidings.core.subscription import Subscription
-from tidings.runtime.clock import MICROSECONDS, Clock
+from tidings.runtime.clock import MICROSECONDS, Clock, loop_time
 
 CRASHES = 3
 """Starts that ended with the worker before a message becomes a dead letter, whatever its retry policy allows."""
@@ -129,14 +128,14 @@ class Intake:
             suspect = _is_suspect(row)
             if suspect and self._suspect in self.rows:
                 continue
-            if suspect and (taken or in_memory) and (not waited or _time() < waited):
-                self.look, self._waits = True, waited or _time() + ALONE
+            if suspect and (taken or in_memory) and (not waited or loop_time() < waited):
+                self.look, self._waits = True, waited or loop_time() + ALONE
                 return taken
             self.rows[row.id] = row
             taken.append(Delivery(row.envelope, row.attempt + 1, row.id))
             self.look = True  # there may be more
             if suspect:
-                self._suspect, self._alone = row.id, _time() + ALONE
+                self._suspect, self._alone = row.id, loop_time() + ALONE
                 return taken
         if not taken:
             self.due = await self._next_due(group, slots)
@@ -145,7 +144,7 @@ class Intake:
 
     def _is_reserved(self) -> bool:
         """True while a suspect runs: nothing is taken beside it, so that only it can be to blame."""
-        return self._suspect in self.rows and _time() < self._alone
+        return self._suspect in self.rows and loop_time() < self._alone
 
     async def _next_due(self, group: str, slots: Sequence[int]) -> int | None:
         """When to look again. Rows that are being handled are due in the store; they must not count."""
@@ -193,7 +192,3 @@ class Intake:
 def _is_suspect(row: Held) -> bool:
     """True where two workers stopped during the delivery; it may be what stopped them."""
     return row.reason == CRASHED and row.attempt > 1
-
-
-def _time() -> float:
-    return asyncio.get_running_loop().time()

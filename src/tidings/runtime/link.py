@@ -11,7 +11,7 @@ from tidings.core.ports import Broker, Store
 from tidings.core.subscription import Subscription
 from tidings.runtime.clock import Clock
 from tidings.runtime.drain import LAST
-from tidings.runtime.inbound import Inbound
+from tidings.runtime.inbound import Appended, Inbound
 from tidings.runtime.outbound import Outbound
 from tidings.runtime.wanted import TOPIC, Wanted
 
@@ -42,12 +42,14 @@ class Link:
         subscriptions: Sequence[Subscription],
         clock: Clock,
         finished: Callable[[int], Awaitable[bool]],
+        appended: Appended,
     ) -> None:
-        """Args: app: its name. subscriptions: of the app. finished: says whether all is done up to a position."""
+        """Args: subscriptions: of the app. finished: is all done up to a position? appended: see `Groups.appended`."""
         self._app = app
         self._broker = broker
         opened = asyncio.Event()
-        self.inbound = Inbound(app, store, broker, topics_of(app, subscriptions), opened, clock, finished)
+        topics = topics_of(app, subscriptions)
+        self.inbound = Inbound(app, store, broker, topics, opened, clock, finished=finished, appended=appended)
         self._outbound = Outbound(app, broker, opened, clock)
         self.wanted = Wanted(app, store, self._outbound.carry, clock)
         self.subscriptions = (self._outbound.subscription, self.wanted.subscription)

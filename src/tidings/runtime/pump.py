@@ -26,7 +26,7 @@ from tidings.runtime.ahead import Ahead
 from tidings.runtime.answering import Answering
 from tidings.runtime.batch import run_batch
 from tidings.runtime.catchup import reached
-from tidings.runtime.clock import MICROSECONDS, Clock
+from tidings.runtime.clock import MICROSECONDS, Clock, loop_time
 from tidings.runtime.dispatch import Dispatch
 from tidings.runtime.intake import WAITS, Intake
 from tidings.runtime.lane import conclude, make_room, run_lane
@@ -41,6 +41,9 @@ LONGEST_TRANSACTION = 10.0
 
 CLAIM_AGAIN = 0.1
 """Seconds after a refused result before the slots are claimed again."""
+
+LEISURE = 0.02
+"""Seconds for which a group that counts no attempts gathers what ended, before it commits that."""
 
 LOOK = 0.5
 """Seconds between looks for held deliveries that someone else put back to work."""
@@ -80,6 +83,8 @@ class Pump:
         self.go_on: Callable[[], None] = lambda: None  # runs this pump in a new task; set by the worker
         self._settled = False  # True while the pump waits, with nothing half committed
         self._owner: asyncio.Task[Any] | None = None
+        self._leisure = 0.0 if subscription.counted else LEISURE
+        self._flush_at = 0.0  # not before that, loop time
         self._broken: BaseException | None = None  # what ended a lane that should not have ended
         self.ahead = Ahead(subscription.concurrency)
 
@@ -101,13 +106,15 @@ class Pump:
             broken, self._broken = self._broken, None
             raise broken
         self.ahead.adapt(busy=bool(len(self.lanes)))
-        if asyncio.get_running_loop().time() >= self._claim_at:
+        if loop_time() >= self._claim_at:
             await self._claim()
         if is_full := self.in_memory >= self.ahead.room:
             make_room(self)
         room = self.ahead.room - self.in_memory
         taken = await self._take(room) if room > 0 else []
-        await self.flush(taken if self.subscription.counted else ())
+        if self.stopping or loop_time() >= self._flush_at or 2 * len(self.ended) > self.ahead.room:
+            self._flush_at = loop_time() + self._leisure
+            await self.flush(taken if self.subscription.counted else ())
         while taken and not self.suspends and not self.stopping:
             self.ahead.handed(anew=True)
             taken = await run_batch(self, taken)
@@ -118,9 +125,10 @@ class Pump:
         return self.in_memory < self.ahead.room
 
     async def _wait(self) -> None:
-        if self.ended or self.intake.parked:
+        ending = bool(self.ended or self.intake.parked)
+        pause = min(self._claim_at, self._flush_at if ending else math.inf) - loop_time()
+        if ending and pause <= 0.0:
             return
-        pause = self._claim_at - asyncio.get_running_loop().time()
         if self.intake.due is not None and self.in_memory < self.ahead.room:  # without room, whatever ends sets `wake`
             pause = min(pause, (self.intake.due - self.clock.now()) / MICROSECONDS)
         pause = max(0.0, min(pause, LOOK))
@@ -147,7 +155,7 @@ class Pump:
     async def take_more(self) -> list[Delivery]:
         """The next batch, if there is one right away and the leases are as they should be."""
         self.ahead.adapt(busy=bool(len(self.lanes)))
-        if self.stopping or self.suspends or asyncio.get_running_loop().time() >= self._claim_at:
+        if self.stopping or self.suspends or loop_time() >= self._claim_at:
             return []
         return await self._take(self.ahead.room)
 
@@ -219,7 +227,7 @@ class Pump:
     def begin(self, delivery: Delivery) -> None:
         """A handler begins."""
         self.running[id(delivery)] = delivery
-        self.began[id(delivery)] = asyncio.get_running_loop().time()
+        self.began[id(delivery)] = loop_time()
 
     def finish(self, delivery: Delivery) -> None:
         """A handler ended, one way or another: the next one of its key may be handled."""
@@ -272,18 +280,16 @@ class Pump:
             for each in starting
             if each.held and (row := self.intake.rows.get(each.held)) is not None
         ]
-        ops = settlements(self.consumer, ended, parked, marks, mark=bool(starting))
+        ops = settlements(self.consumer, ended, parked, marks, mark=bool(starting), counted=self.subscription.counted)
         return ended, parked, ops
 
     def _scanned(self) -> bool:
         """True when a feed passed events of other types and its checkpoint may follow, at leisure."""
-        loop = asyncio.get_running_loop()
-        if all(feed.watermark.position <= feed.flushed for feed in self.consumer.feeds):
-            return False
-        if self.stopping or loop.time() - self._scanned_at > LOOK:
-            self._scanned_at = loop.time()
-            return True
-        return False
+        passed = any(feed.watermark.position > feed.flushed for feed in self.consumer.feeds)
+        due = passed and (self.stopping or loop_time() - self._scanned_at > LOOK)
+        if due:
+            self._scanned_at = loop_time()
+        return due
 
     _scanned_at = 0.0
 
@@ -296,7 +302,7 @@ class Pump:
             except Fenced as error:
                 log.warning("%s: %s", self.group, error.what)
                 self._forget_slots(self.consumer.lose(feed))
-                self._claim_at = asyncio.get_running_loop().time() + CLAIM_AGAIN
+                self._claim_at = loop_time() + CLAIM_AGAIN
                 return
             except (OutcomeUnknown, StoreError) as error:  # doing it again changes nothing that is done
                 if not error.transient:
@@ -359,7 +365,7 @@ class Pump:
 
     def reset(self) -> None:
         """Let go of everything in memory and take it up again from what the store says."""
-        self._claim_at = asyncio.get_running_loop().time() + CLAIM_AGAIN
+        self._claim_at = loop_time() + CLAIM_AGAIN
         for feed in list(self.consumer.feeds):
             self._forget_slots(self.consumer.lose(feed))
         self.ended.clear()

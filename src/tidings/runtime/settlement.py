@@ -74,6 +74,7 @@ def settlements(
     starting: Sequence[Held],
     *,
     mark: bool,
+    counted: bool,
 ) -> list[tuple[Feed, Settle]]:
     """The operations that settle what happened, one per feed that has something to say.
 
@@ -83,6 +84,7 @@ def settlements(
         parked: Held deliveries to store.
         starting: Held deliveries whose next attempt starts now, as they are to be stored.
         mark: True when fresh deliveries start now: everything taken counts as started.
+        counted: False where what ended well may as well end once more, when the machine has lost power.
     """
     sums = {id(feed): _Sum(feed) for feed in consumer.feeds}
     feed_of = consumer.feed_of
@@ -95,7 +97,7 @@ def settlements(
     for row in starting:
         if (feed := feed_of(row.envelope)) is not None:
             sums[id(feed)].hold.append(row)
-    durable = bool(ended or parked)
+    durable = bool(parked) or (bool(ended) if counted else any(end.held for end in ended))
     ops = ((total.feed, _settle(consumer.group, total, mark=mark, durable=durable)) for total in sums.values())
     return [(feed, op) for feed, op in ops if op is not None]
 

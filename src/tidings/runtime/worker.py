@@ -73,7 +73,9 @@ class Worker:
         self.store = store
         self.clock = clock
         self.lease = lease
-        self.link = None if broker is None else Link(app, store, broker, subscriptions, clock, self._finished)
+        self.link = (
+            None if broker is None else Link(app, store, broker, subscriptions, clock, self._finished, groups.appended)
+        )
         self.pumps = [
             Pump(store, each, groups.consumer(each, f"{app}.{each.group}", self.member, lease), outgoing, clock)
             for each in (*subscriptions, *(self.link.subscriptions if self.link else ()))

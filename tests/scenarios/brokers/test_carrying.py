@@ -9,8 +9,10 @@ from tests.scenarios.brokers.conftest import Make
 from tests.scenarios.brokers.working import at_work, until
 from tidings import App, Dead, Gone, Key, Needs, Replica, Retry, Transaction, command, event, state
 from tidings.brokers.log import LogBroker
+from tidings.core.operations import Settle
 from tidings.core.ports import Store
 from tidings.errors import GroupConflict
+from tidings.runtime.pump import LEISURE
 
 
 @event(topic="orders")
@@ -350,3 +352,55 @@ def test_a_broker_url_that_cannot_be_read_is_refused_when_the_app_is_made(url: s
 
     with pytest.raises(BadUrl):
         App("sqlite::memory:", broker=url)
+
+
+# ---- what carrying costs ---------------------------------------------------------------------------------------------
+
+
+async def test_what_was_carried_is_noted_at_leisure_and_not_flushed(tmp_path, monkeypatch) -> None:
+    shop = App(f"sqlite:{tmp_path}/shop.db", name="shop", broker=f"sqlite:{tmp_path}/broker.db")
+    carried: list[Settle] = []
+    async with at_work(shop), shop:
+        write, began = shop.store.write, asyncio.get_running_loop().time()
+
+        def noting(op):
+            if isinstance(op, Settle) and op.group == "shop.outbound":
+                carried.append(op)
+            return write(op)
+
+        monkeypatch.setattr(shop.store, "write", noting)
+        for total in range(100):
+            await shop.publish(OrderPlaced("o-1", total))
+            await asyncio.sleep(0.002)
+        [worker] = shop._workers
+        [outbound] = [pump for pump in worker.pumps if pump.group == "shop.outbound"]
+        await until(lambda: outbound.handled == 100)
+        elapsed = asyncio.get_running_loop().time() - began
+    assert len(carried) <= elapsed / LEISURE + 2
+    assert not any(op.durable for op in carried if op.checkpoint)
+
+
+async def test_what_arrives_is_handled_without_being_read_again(tmp_path, monkeypatch) -> None:
+    broker = f"sqlite:{tmp_path}/broker.db"
+    shop, billing = (App(f"sqlite:{tmp_path}/{name}.db", name=name, broker=broker) for name in ("shop", "billing"))
+    seen: list[int] = []
+    read: list[int] = []
+
+    @billing.on(OrderPlaced)
+    async def bill(order: OrderPlaced) -> None:
+        seen.append(order.total)
+
+    async with at_work(shop, billing), shop, billing:
+        from_log = billing.store.read
+
+        async def reading(*args, **options):
+            rows = await from_log(*args, **options)
+            read.extend(row.position for row in rows)
+            return rows
+
+        monkeypatch.setattr(billing.store, "read", reading)
+        for total in range(30):
+            await shop.publish(OrderPlaced("o-1", total))
+            await until(lambda total=total: len(seen) > total)
+    assert seen == list(range(30))
+    assert len(read) < 15
