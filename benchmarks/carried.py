@@ -8,24 +8,27 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from itertools import count
 from pathlib import Path
 
+import msgspec
 from pydantic import BaseModel
 
-from benchmarks.bare import messages
+from benchmarks.bare import RATE, messages
 from benchmarks.handlers import exactly_once
 from benchmarks.latency import HELLO, publish_steadily, worker_on
-from benchmarks.measure import CPU, Effort, Figure, Round, Sample, Side, Stopwatch, family, latency_of, limit
+from benchmarks.measure import CPU, Effort, Figure, Round, Sample, Side, Stopwatch, family, latency_of
 from benchmarks.ours import opened
 from benchmarks.shop import EFFECT, READ_MODEL, OrderPlaced, decode, encode, order
 from tidings import App, Transaction
 from tidings.core.arrival import Arrival, Confirmed
 from tidings.core.cloudevent import from_headers
 from tidings.core.envelope import Envelope
+from tidings.core.ports import Broker
 from tidings.runtime.connect import make_broker
 from tidings.testing.conformance.broker.making import envelope
 
@@ -33,7 +36,7 @@ Corner = Callable[[], AbstractContextManager[str]]
 """A part of a broker of one's own, by its URL: whatever is published to `orders` waits there for the app `billing`."""
 
 BATCH = 100
-SHARE, LEAST = 0.2, 5_000
+SHARE, LEAST = 0.3, 10_000
 """Messages of a round: a share of `Effort.events`, but so many at least that most come while others are handled."""
 ENOUGH = 5_000
 """Deliveries a second, exactly once, that are enough, however fast the broker is."""
@@ -189,6 +192,59 @@ def latency(corner: Corner) -> Side:
     return side
 
 
+async def steadily(send: Callable[[], object], total: int) -> None:
+    """Call so many times at RATE."""
+    began = time.monotonic()
+    for number in range(total):
+        await asyncio.sleep(max(0.0, began + number / RATE - time.monotonic()))
+        send()
+
+
+def adapter_latency(corner: Corner) -> Side:
+    """The adapter alone: publish at a steady rate, each in a task of its own; fetch and settle what arrives."""
+
+    async def receive(broker: Broker, total: int) -> list[float]:
+        found: list[float] = []
+        while len(found) < total:
+            taken = await broker.fetch(BATCH, 5.0)
+            found += [time.monotonic() - float(each.headers["ce-id"]) for each in taken]
+            await broker.settle(taken)
+        return found
+
+    async def run(url: str, total: int) -> Sample:
+        shop, billing, tasks = make_broker(url, "shop"), make_broker(url, "billing"), []
+        await shop.open()
+        await billing.open()
+        await billing.subscribe(["orders"])
+        [each] = orders(1)
+
+        def send() -> None:
+            now = f"{time.monotonic()}"
+            tasks.append(asyncio.create_task(shop.publish([msgspec.structs.replace(each, id=now, key=now)])))
+
+        send()  # the first one finds out where to go
+        await receive(billing, 1)
+        receiving = asyncio.create_task(receive(billing, total))
+        watch = Stopwatch()
+        await steadily(send, total)
+        latencies = await receiving
+        sample = watch.sample(len(latencies), latencies)
+        await asyncio.gather(*tasks)
+        await shop.close()
+        await billing.close()
+        return sample
+
+    @contextmanager
+    def side(folder: Path, effort: Effort) -> Iterator[Round]:
+        def once() -> Sample:
+            with corner() as url:
+                return asyncio.run(run(url, messages(effort)))
+
+        yield once
+
+    return side
+
+
 def at_most(rate: float, side: Side) -> Side:
     """A side that counts as no faster than this many operations a second."""
 
@@ -205,24 +261,49 @@ def at_most(rate: float, side: Side) -> Side:
     return slower
 
 
-def figures(name: str, corner: Corner, acking: Side, raw_latency: Side, client: str) -> tuple[Figure, ...]:
+def with_client(seconds: float, side: Side) -> Side:
+    """A limit: so much CPU time an operation, beside what the raw client takes in this very run, which is `side`."""
+
+    @contextmanager
+    def limited(folder: Path, effort: Effort) -> Iterator[Round]:
+        with side(folder, effort) as turn:
+
+            def run() -> Sample:
+                sample = turn()
+                return Sample(sample.operations, sample.seconds, sample.cpu + sample.operations * seconds)
+
+            yield run
+
+    return limited
+
+
+def figures(
+    name: str, corner: Corner, client: str, acking: Side, acking_many: Side, raw_latency: Side
+) -> tuple[Figure, ...]:
     """What is asked of apps over any broker.
 
     Args:
         name: Of the broker.
         corner: Of the broker.
-        acking: Its raw client, acknowledging one by one.
-        raw_latency: Its raw client, from publishing to receiving at the same pace.
-        client: Name of the raw client.
+        client: Name of its raw client.
+        acking: The raw client, acknowledging one by one.
+        acking_many: The same, a hundred at once.
+        raw_latency: The same, from publishing to receiving at a steady pace.
     """
-    enough = at_most(ENOUGH / OF_ACKS, acking)
-    trivial = receiving(corner, effect=False)
+    enough, within = at_most(ENOUGH / OF_ACKS, acking), with_client(CPU_LIMIT, acking_many)
+    trivial, effect = (receiving(corner, effect=effect) for effect in (False, True))
     least = f"floor: {client} acking each, or {ENOUGH / OF_ACKS:,.0f} a second if that is less"
-    effect = ("app_effect", "app: SQL effect, exactly once", receiving(corner, effect=True), enough, OF_ACKS, least)
-    within = ("app_latency", "app: publish to handler, p50", latency(corner), raw_latency, 0.5, f"floor: {client}")
-    cpu = ("app_cpu", "app: CPU of a delivery", trivial, limit(Sample(cpu=CPU_LIMIT)), 1.0, "limit: 40 us, all threads")
     return (
-        *family(name, effect),
-        *family(name, within, **latency_of(0.5)),
-        *family(name, cpu, **CPU),
+        *family(name, ("app_effect", "app: SQL effect, exactly once", effect, enough, OF_ACKS, least)),
+        *family(
+            name,
+            ("latency", f"{RATE} a second, p50", adapter_latency(corner), raw_latency, 0.5, f"floor: {client}"),
+            ("app_latency", "app: from publish to handler", latency(corner), raw_latency, 0.5, f"floor: {client}"),
+            **latency_of(0.5),
+        ),
+        *family(
+            name,
+            ("app_cpu", "app: CPU of a delivery", trivial, within, 1.0, f"limit: 40 us and what {client} takes"),
+            **CPU,
+        ),
     )

@@ -10,7 +10,7 @@ import itertools
 import sys
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,9 +20,10 @@ from faststream import AckPolicy
 from faststream import confluent as fast
 
 from benchmarks import carried
-from benchmarks.carried import Placed, placed_in
+from benchmarks.bare import messages
+from benchmarks.carried import Placed, placed_in, steadily
 from benchmarks.command import command, served
-from benchmarks.measure import Effort, Round, Sample, Side, Stopwatch, during, family, latency_of
+from benchmarks.measure import Effort, Round, Sample, Side, Stopwatch, during, family
 from benchmarks.shop import encode, order
 from tests.servers.kafka import KafkaServer
 from tidings.brokers.kafka import KafkaBroker
@@ -33,8 +34,6 @@ from tidings.testing.conformance.broker.making import envelope
 
 BATCH = 100
 PARTITIONS = 6
-RATE = 500
-"""Messages a second, where latency is measured."""
 
 SERVER: list[KafkaServer] = []
 IDS = itertools.count()
@@ -204,14 +203,6 @@ handle = consume(placed_in)
 # ---- latency ---------------------------------------------------------------------------------------------------------
 
 
-async def steadily(send: Callable[[], Awaitable[None]], seconds: float) -> None:
-    """Call at a steady rate."""
-    began = time.monotonic()
-    for number in range(int(RATE * seconds)):
-        await asyncio.sleep(max(0.0, began + number / RATE - time.monotonic()))
-        await send()
-
-
 @contextmanager
 def bare_latency(folder: Path, effort: Effort) -> Iterator[Round]:
     """Produce at a steady rate; a thread polls for what arrives."""
@@ -221,7 +212,7 @@ def bare_latency(folder: Path, effort: Effort) -> Iterator[Round]:
     consumer.subscribe([topic])
     while not consumer.assignment():
         consumer.poll(0.1)
-    [each, *_] = ENVELOPES
+    [each, *_], total = ENVELOPES, messages(effort)
 
     def receive(count: int) -> list[float]:
         found: list[float] = []
@@ -232,58 +223,20 @@ def bare_latency(folder: Path, effort: Effort) -> Iterator[Round]:
         return found
 
     async def run() -> Sample:
-        receiving = asyncio.create_task(asyncio.to_thread(receive, int(RATE * effort.seconds)))
+        receiving = asyncio.create_task(asyncio.to_thread(receive, total))
 
-        async def send() -> None:
+        def send() -> None:
             producer.produce(topic, each.data, str(time.monotonic()), headers=headers_of(each))
             producer.poll(0)
 
         watch = Stopwatch()
-        await steadily(send, effort.seconds)
+        await steadily(send, total)
         latencies = await receiving
         return watch.sample(len(latencies), latencies)
 
     with asyncio.Runner() as runner:
         yield lambda: runner.run(run())
     consumer.close()
-
-
-@contextmanager
-def latency(folder: Path, effort: Effort) -> Iterator[Round]:
-    """Publish at a steady rate, each in a task of its own; fetch and settle what arrives."""
-
-    async def run(shop: KafkaBroker, billing: KafkaBroker) -> Sample:
-        async def receive(count: int) -> list[float]:
-            found: list[float] = []
-            while len(found) < count:
-                taken = await billing.fetch(BATCH, 5.0)
-                found += [time.monotonic() - float(each.key or 0) for each in taken]
-                await billing.settle(taken)
-            return found
-
-        tasks = []
-
-        async def send() -> None:
-            now = str(time.monotonic())
-            tasks.append(asyncio.create_task(shop.publish([envelope("orders", now, data=ENVELOPES[0].data)])))
-
-        receiving = asyncio.create_task(receive(int(RATE * effort.seconds)))
-        watch = Stopwatch()
-        await steadily(send, effort.seconds)
-        latencies = await receiving
-        sample = watch.sample(len(latencies), latencies)
-        await asyncio.gather(*tasks)
-        return sample
-
-    with asyncio.Runner() as runner:
-        prefix = new_prefix()
-        shop, billing = using(prefix)(runner, "shop"), using(prefix, "orders")(runner, "billing")
-        runner.run(shop.publish(ENVELOPES[:1]))
-        taken = runner.run(billing.fetch(1, 10.0))
-        runner.run(billing.settle(taken))
-        yield lambda: runner.run(run(shop, billing))
-        runner.run(shop.close())
-        runner.run(billing.close())
 
 
 # ---- FastStream ------------------------------------------------------------------------------------------------------
@@ -373,12 +326,7 @@ FIGURES = (
             f"{PEER}, ack after success",
         ),
     ),
-    *family(
-        "kafka",
-        ("latency", f"end to end at {RATE} a second, p50", latency, bare_latency, 0.5, "floor: confluent-kafka"),
-        **latency_of(0.5),
-    ),
-    *carried.figures("kafka", corner, bare_consume(1), bare_latency, "confluent-kafka"),
+    *carried.figures("kafka", corner, "confluent-kafka", bare_consume(1), bare_consume(BATCH), bare_latency),
 )
 
 if __name__ == "__main__":

@@ -308,7 +308,7 @@ FIGURES = (
         ("each.faststream", "fetch, decode and settle, one by one", each, received_peer, 2.3, PEER),
         ("together.faststream", "fetch, decode and settle, together", together, received_peer, 3.4, PEER),
     ),
-    *carried.figures("rabbitmq", corner, raw(raw_receive(1)), raw_latency, "pika"),
+    *carried.figures("rabbitmq", corner, "pika", raw(raw_receive(1)), received_raw, raw_latency),
 )
 
 if __name__ == "__main__":
