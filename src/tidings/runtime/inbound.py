@@ -35,7 +35,7 @@ SHORTEST, LONGEST = 0.1, 5.0
 """Seconds between two tries while the broker or the store is away; doubled each time."""
 
 
-Appended = Callable[[Sequence[Envelope], Sequence[int]], None]
+Arrived = Callable[[Sequence[Envelope], Sequence[int]], Awaitable[None]]
 """Called with what was appended, and with its positions."""
 
 
@@ -57,9 +57,9 @@ class Inbound:
         clock: Clock,
         *,
         finished: Callable[[int], Awaitable[bool]],
-        appended: Appended,
+        arrived: Arrived,
     ) -> None:
-        """Args: topics: what it subscribes to. opened: set once the broker is. finished, appended: see Link."""
+        """Args: topics: what it subscribes to. opened: set once the broker is. finished, arrived: see Link."""
         self._app = app
         self._store = store
         self._broker = broker
@@ -67,7 +67,7 @@ class Inbound:
         self._clock = clock
         self._opened = opened
         self._finished = finished
-        self._appended = appended
+        self._arrived = arrived
         self._is_volatile = store.guarantees.durable == "process"
         self._pause = SHORTEST
         self.busy = False
@@ -143,7 +143,7 @@ class Inbound:
     async def _append(self, envelopes: Sequence[Envelope], sources: Sequence[Arrival]) -> None:
         try:
             done = await self._store.write(Append(envelopes))
-            self._appended(envelopes, done.positions)
+            await self._arrived(envelopes, done.positions)
         except IdConflict:
             conflicts: list[Held] = []
             for envelope, source in zip(envelopes, sources, strict=True):  # one of them; in order, as they came

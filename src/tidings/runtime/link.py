@@ -11,7 +11,7 @@ from tidings.core.ports import Broker, Store
 from tidings.core.subscription import Subscription
 from tidings.runtime.clock import Clock
 from tidings.runtime.drain import LAST
-from tidings.runtime.inbound import Appended, Inbound
+from tidings.runtime.inbound import Arrived, Inbound
 from tidings.runtime.outbound import Outbound
 from tidings.runtime.wanted import TOPIC, Wanted
 
@@ -42,14 +42,14 @@ class Link:
         subscriptions: Sequence[Subscription],
         clock: Clock,
         finished: Callable[[int], Awaitable[bool]],
-        appended: Appended,
+        arrived: Arrived,
     ) -> None:
-        """Args: subscriptions: of the app. finished: is all done up to a position? appended: see `Groups.appended`."""
+        """Args: subscriptions: of the app. finished: is all done up to a position? arrived: see Inbound."""
         self._app = app
         self._broker = broker
         opened = asyncio.Event()
         topics = topics_of(app, subscriptions)
-        self.inbound = Inbound(app, store, broker, topics, opened, clock, finished=finished, appended=appended)
+        self.inbound = Inbound(app, store, broker, topics, opened, clock, finished=finished, arrived=arrived)
         self._outbound = Outbound(app, broker, opened, clock)
         self.wanted = Wanted(app, store, self._outbound.carry, clock)
         self.subscriptions = (self._outbound.subscription, self.wanted.subscription)

@@ -16,13 +16,13 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from tidings.core.envelope import SLOTS, share
+from tidings.core.envelope import SLOTS, Envelope, share
 from tidings.core.operations import Beat, Fire
 from tidings.core.ports import Broker, Groups, Store
 from tidings.core.subscription import Subscription
 from tidings.errors import NotOpen, StoreGone, TidingsError
 from tidings.runtime import renamed
-from tidings.runtime.clock import MICROSECONDS, Clock
+from tidings.runtime.clock import MICROSECONDS, Clock, loop_time
 from tidings.runtime.drain import LAST, drain
 from tidings.runtime.link import Link
 from tidings.runtime.outgoing import Outgoing
@@ -40,6 +40,9 @@ SHORTEST, LONGEST = 0.05, 5.0
 """Seconds before a subscription that failed starts again; doubled each time, until it ran HEALTHY seconds."""
 
 HEALTHY = 30.0
+
+GIVE_WAY, MANY = 0.05, 100
+"""Seconds at most for which messages of a broker wait until handlers took the last ones, and how many those were."""
 
 LOOK = 0.5
 """Seconds between looks for timers that another process stored."""
@@ -73,9 +76,9 @@ class Worker:
         self.store = store
         self.clock = clock
         self.lease = lease
-        self.link = (
-            None if broker is None else Link(app, store, broker, subscriptions, clock, self._finished, groups.appended)
-        )
+        self._groups = groups
+        links = None if broker is None else (app, store, broker, subscriptions, clock, self._finished, self._arrived)
+        self.link = None if links is None else Link(*links)
         self.pumps = [
             Pump(store, each, groups.consumer(each, f"{app}.{each.group}", self.member, lease), outgoing, clock)
             for each in (*subscriptions, *(self.link.subscriptions if self.link else ()))
@@ -267,6 +270,16 @@ class Worker:
                 continue
             pause = LOOK if due is None else min(LOOK, (due - now) / MICROSECONDS)
             await asyncio.sleep(max(0.001, pause))
+
+    async def _arrived(self, envelopes: Sequence[Envelope], positions: Sequence[int]) -> None:
+        """What the broker brought is in the log: let handlers take it while it is in memory, if they do so soon."""
+        self._groups.appended(envelopes, positions)
+        end = loop_time() + GIVE_WAY
+        while len(positions) >= MANY and loop_time() < end:
+            cursors = (feed.cursor for pump in self.pumps for feed in pump.consumer.feeds)
+            if min(cursors, default=positions[-1]) >= positions[-1]:
+                return
+            await asyncio.sleep(GIVE_WAY / 20)
 
     # ---- idleness ------------------------------------------------------------------------------------------------
 
