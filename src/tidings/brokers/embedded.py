@@ -228,7 +228,8 @@ class LogConsumer:
             return found
         feeds.sort(key=lambda feed: feed.cursor)  # the hindmost first, but only until it has caught up with the next
         recent = self._recent
-        head = recent.last if recent.holds(feeds[0].cursor + 1) else await self.store.head()
+        in_memory = recent.holds(feeds[0].cursor + 1)
+        head = recent.last if in_memory else await self.store.head()
         for feed, ahead in zip(feeds, [*feeds[1:], None], strict=True):
             room = limit - len(found)
             if feed.cursor >= head or room <= 0:
@@ -252,6 +253,8 @@ class LogConsumer:
         if self._skip:
             passed = min(feed.cursor for feed in feeds)
             self._skip = {position for position in self._skip if position > passed}
+        if in_memory and not found and limit > 0:  # nobody says again that others have appended more
+            return await self.fetch(limit)
         return found
 
     def _merge(self) -> None:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from tests.scenarios.runtime.messages import OrderPlaced
 from tidings.brokers import recent
+from tidings.brokers.embedded import EmbeddedBroker
 from tidings.brokers.recent import Recent
 from tidings.core.envelope import Envelope
+from tidings.core.message import message_type
+from tidings.core.operations import Append
+from tidings.core.subscription import Subscription
+from tidings.stores.sqlite import SqliteStore
 from tidings.testing.conformance.store.making import envelope
 
 
@@ -63,3 +69,19 @@ def test_it_keeps_the_end_only(monkeypatch) -> None:
     assert not end.holds(7)
     end.appended(some(1), (8,))
     assert end.holds(8)
+
+
+async def test_a_group_reads_on_where_others_appended_after_what_is_in_memory(tmp_path) -> None:
+    store = SqliteStore(f"sqlite:{tmp_path}/shop.db")
+    await store.open()
+    groups = EmbeddedBroker(store, "shop")
+    work = Subscription("work", (message_type(OrderPlaced),), print, "tests")
+    consumer = groups.consumer(work, "shop.work", "me", 10.0)
+    await consumer.join()
+    await consumer.claim(16)
+    ours = some(2, type="OrderPaid")
+    groups.appended(ours, (await store.write(Append(ours))).positions)
+    await store.write(Append(some(1)))
+    assert positions(await consumer.fetch(10)) == [3]
+    assert await consumer.fetch(0) == []
+    await store.close()
