@@ -15,9 +15,9 @@ CODES = {
     "BadCommand NoTarget AppNotFound NeedsYes",
     3: "NotFound",
     4: "Conflict WrongVersion IdConflict Fenced GroupConflict Exists",
-    75: "OutcomeUnknown NotCaughtUp Overloaded StoreUnavailable StoreFull BrokerUnavailable",
+    75: "OutcomeUnknown NotCaughtUp Overloaded StoreUnavailable StoreFull BrokerUnavailable NoAnswer",
     1: "TidingsError BadPayload PayloadTooLarge Unreadable StoreError WrongStore StoreGone ProjectionChanged "
-    "CommandError AppBroken OutputLost Declined Unexpected BrokerError BrokerRefused",
+    "CommandError AppBroken OutputLost Declined Unexpected BrokerError BrokerRefused Refused",
 }
 
 
