@@ -77,14 +77,13 @@ class Pump:
         self.committing: set[int] = set()  # running ones whose commit is under way
         self.cutting = False  # True once running handlers are cancelled because the worker stops
         self._want = 0
-        self._claim_at = 0.0
+        self._claim_at = self._flush_at = self._scanned_at = 0.0  # loop times: not before, and the last one
         self.tasks: set[asyncio.Task[None]] = set()
         self.intake = Intake(store, subscription, consumer, clock)
         self.go_on: Callable[[], None] = lambda: None  # runs this pump in a new task; set by the worker
         self._settled = False  # True while the pump waits, with nothing half committed
         self._owner: asyncio.Task[Any] | None = None
         self._leisure = 0.0 if subscription.counted else LEISURE
-        self._flush_at = 0.0  # not before that, loop time
         self._broken: BaseException | None = None  # what ended a lane that should not have ended
         self.ahead = Ahead(subscription.concurrency)
 
@@ -290,8 +289,6 @@ class Pump:
         if due:
             self._scanned_at = loop_time()
         return due
-
-    _scanned_at = 0.0
 
     async def _commit(self, feed: Feed, op: Settle) -> None:
         """Write one settlement; wait out a full or absent store; let go of the feed when it was fenced."""
