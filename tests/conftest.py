@@ -14,6 +14,7 @@ from typing import TypeVar
 import pytest
 
 from tests.proofs import note_claims
+from tests.servers.authority import Authority
 from tests.servers.binaries import installations
 from tests.servers.cache import Missing
 from tests.servers.kafka import KafkaServer
@@ -69,6 +70,12 @@ def servers() -> Iterator[Servers]:
 def prefix() -> str:
     """For the names of topics and queues: no other test has the same."""
     return f"t{uuid.uuid4().hex[:8]}-"
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Certificates for servers and clients that speak TLS."""
+    return had(lambda: Authority(tmp_path_factory.mktemp("authority")))
 
 
 # ---- Kafka -----------------------------------------------------------------------------------------------------------

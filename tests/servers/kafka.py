@@ -14,6 +14,8 @@ VERSION = "4.4.0"
 CURE = "apt-get install default-jre-headless maven"
 QUICK = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
 """It starts sooner so, and leaves the other processors to the tests."""
+PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+"""What a listener may be called, for what it speaks."""
 
 SETTINGS = {
     "process.roles": "broker,controller",
@@ -43,22 +45,32 @@ class KafkaServer(Server):
         folder: Not there yet.
         version: 4.0.0 or newer.
         settings: More lines of server.properties: `{"num.partitions": "12"}`.
+        listeners: Further ones, by their protocols: SSL, SASL_SSL; their ports are in `ports`.
         heap: Megabytes.
     """
 
     name = "Kafka"
 
     def __init__(
-        self, folder: Path, *, version: str = VERSION, settings: Mapping[str, str] | None = None, heap: int = 384
+        self,
+        folder: Path,
+        *,
+        version: str = VERSION,
+        settings: Mapping[str, str] | None = None,
+        listeners: Sequence[str] = (),
+        heap: int = 384,
     ) -> None:
         self._java = (*java(), *QUICK, f"-Xmx{heap}m", "-Dlog4j2.level=warn", "-cp", f"{libraries(version)}/*")
         super().__init__(folder)
-        (controller,) = free_ports(1)
-        listener = f"PLAINTEXT://127.0.0.1:{self.port}"
+        controller, *further = free_ports(1 + len(listeners))
+        self.ports = {"PLAINTEXT": self.port, **dict(zip(listeners, further, strict=True))}
+        listening = ",".join(f"{protocol}://127.0.0.1:{port}" for protocol, port in self.ports.items())
         told = {
             **SETTINGS,
-            "listeners": f"{listener},CONTROLLER://127.0.0.1:{controller}",
-            "advertised.listeners": listener,
+            "listeners": f"{listening},CONTROLLER://127.0.0.1:{controller}",
+            "advertised.listeners": listening,
+            "listener.security.protocol.map": ",".join(f"{name}:{name}" for name in PROTOCOLS)
+            + ",CONTROLLER:PLAINTEXT",
             "controller.quorum.voters": f"1@127.0.0.1:{controller}",
             "log.dirs": str(folder / "data"),
             **(settings or {}),

@@ -33,11 +33,12 @@ class RabbitmqServer(Server):
     Args:
         folder: Not there yet.
         settings: More lines of rabbitmq.conf.
+        plugins: More of them.
     """
 
     name = "RabbitMQ"
 
-    def __init__(self, folder: Path, *, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, *, settings: Mapping[str, str] | None = None, plugins: Sequence[str] = ()) -> None:
         self._lib = programs()
         super().__init__(folder)
         self.management, self._mapper, self._nodes = free_ports(3)
@@ -52,7 +53,7 @@ class RabbitmqServer(Server):
             **(settings or {}),
         }
         (folder / "rabbitmq.conf").write_text("".join(f"{name} = {value}\n" for name, value in told.items()))
-        (folder / "plugins").write_text(f"[{','.join(PLUGINS)}].\n")
+        (folder / "plugins").write_text(f"[{','.join([*PLUGINS, *plugins])}].\n")
 
     @classmethod
     def fetch(cls) -> object:

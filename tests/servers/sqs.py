@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from tests.servers.authority import Authority
 from tests.servers.cache import environment
 from tests.servers.server import Server
 
@@ -54,11 +55,24 @@ class SqsServer(Server):
 
 
 class MotoServer(SqsServer):
-    """Moto, the second opinion. Slower, and kinder to mistakes; data are in memory as well."""
+    """Moto, the second opinion. Slower, and kinder to mistakes; data are in memory as well.
+
+    Args:
+        folder: Not there yet.
+        authority: Where it is to speak TLS, who signed its certificate.
+    """
 
     name = "SNS/SQS (moto)"
 
     packages = ("moto==5.2.5", "moto[sns,sqs]", "flask", "flask-cors")
 
+    def __init__(self, folder: Path, *, authority: Authority | None = None) -> None:
+        super().__init__(folder)
+        self._tls = () if authority is None else ("-s", "-c", authority.cert, "-k", authority.key)
+
+    @property
+    def endpoint(self) -> str:
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
+
     def _command(self) -> Sequence[object]:
-        return (self._bin / "moto_server", "-H", "127.0.0.1", "-p", self.port)
+        return (self._bin / "moto_server", "-H", "127.0.0.1", "-p", self.port, *self._tls)

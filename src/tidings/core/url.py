@@ -13,17 +13,6 @@ from tidings.errors import BadUrl
 SCHEMES = ("sqlite", "postgresql", "kafka", "amqp", "amqps", "sqs")
 """Schemes tidings knows by itself; adapters of others may add more."""
 
-_AMQP = ("topology", "prefix", "shards", "prefetch", "heartbeat")
-_OPTIONS: Mapping[str, Collection[str]] = {  # the others check their own
-    "sqlite": (),
-    "kafka": (
-        *("servers", "prefix", "topology", "partitions", "replication", "protocol", "session"),
-        *("tls", "ca", "cert", "certkey", "mechanism", "region"),
-    ),
-    "amqp": _AMQP,
-    "amqps": (*_AMQP, "ca", "cert", "certkey", "mechanism"),
-    "sqs": ("endpoint", "fifo", "poll", "prefix", "topology", "visibility"),
-}
 _EXAMPLES = {
     "sqlite": "sqlite:shop.db",
     "postgresql": "postgresql://user:password@localhost/shop",
@@ -81,32 +70,33 @@ class Url:
         return f"Url({self.safe!r})"
 
 
-def parse_url(text: str, schemes: Collection[str] = SCHEMES) -> Url:
+def parse_url(text: str, schemes: Collection[str] = SCHEMES, options: Collection[str] | None = None) -> Url:
     """Read the URL of a store or broker.
 
     Args:
         text: `sqlite:shop.db`, `sqlite:///var/lib/shop.db`, `sqlite::memory:`, `postgresql://...`, `kafka://...`,
             `amqp://...` or `sqs://...`.
         schemes: Those to accept; the ones tidings knows if not given.
+        options: Names of the options that are taken, which an adapter knows for its own URLs; any if not given.
 
     Raises:
         BadUrl: It cannot be read; says where and what to write instead.
     """
     _check_text(text)
-    found = _SCHEME.match(text)
-    if found is None:
+    start = _SCHEME.match(text)
+    if start is None:
         msg = "the URL begins with no scheme"
         raise BadUrl(msg, f"begin with {' or '.join(f'{scheme}:' for scheme in schemes)}, as in sqlite:shop.db")
-    scheme = found[1].lower()
+    scheme = start[1].lower()
     if scheme not in schemes:
         msg = f"the scheme {scheme[:40]}: is not known"
         raise BadUrl(msg, f"{_nearest(f'{scheme}:', [f'{known}:' for known in schemes])}known: {', '.join(schemes)}")
-    before, mark, query = text[found.end() :].partition("?")
+    before, mark, query = text[start.end() :].partition("?")
     if "#" in text:
         raise _bad(scheme, "a # would end the URL", text.index("#"), "write %23 for # in a password or a name")
     url = _file(before, text) if scheme == "sqlite" else _server(scheme, before, text)
-    options = _options(scheme, query, len(text) - len(query)) if mark else {}
-    return Url(scheme, url.path, url.host, url.port, url.user, url.password, MappingProxyType(options))
+    found = _options(scheme, query, len(text) - len(query), options) if mark else {}
+    return Url(scheme, url.path, url.host, url.port, url.user, url.password, MappingProxyType(found))
 
 
 def default_name(url: Url) -> str:
@@ -200,9 +190,8 @@ def _is_port(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) <= len(str(_LAST_PORT)) and 0 < int(text) <= _LAST_PORT
 
 
-def _options(scheme: str, query: str, start: int) -> dict[str, str]:
+def _options(scheme: str, query: str, start: int, known: Collection[str] | None) -> dict[str, str]:
     options: dict[str, str] = {}
-    known = _OPTIONS.get(scheme)
     for part in query.split("&"):
         name, sign, value = part.partition("=")
         if not name or not sign:

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import shutil
 import subprocess
 import time
 from datetime import UTC, datetime
@@ -14,7 +13,6 @@ import pika
 import pytest
 
 from tests.servers.rabbitmq import RabbitmqServer
-from tests.servers.server import free_ports
 from tidings.brokers.rabbitmq import RabbitBroker, intake
 from tidings.core.arrival import Confirmed, Rejected, Unknown
 from tidings.errors import BadUrl, BrokerRefused, BrokerUnavailable, Unreadable
@@ -55,35 +53,6 @@ def strict(rabbitmq, servers):
     (server.folder / "advanced.config").write_text("[{rabbit, [{channel_tick_interval, 500}]}].\n")
     server.start()
     return server
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    """A folder with ca.pem, and with certificates of the server (cert.pem, key.pem) that it signed."""
-    if shutil.which("openssl") is None:
-        pytest.skip("there is no openssl to make certificates with: apt-get install openssl")
-    folder = tmp_path_factory.mktemp("authority")
-    new = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
-    for words in (
-        (*new, "-subj", "/CN=authority", "-keyout", "ca-key.pem", "-out", "ca.pem"),
-        (
-            *(*new, "-subj", "/CN=server", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem"),
-            *("-out", "cert.pem", "-CA", "ca.pem", "-CAkey", "ca-key.pem"),
-        ),
-    ):
-        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def secure_port(rabbitmq, servers, authority):
-    """Of a server that is spoken to with TLS."""
-    (port,) = free_ports(1)
-    files = {"cacertfile": "ca.pem", "certfile": "cert.pem", "keyfile": "key.pem"}
-    settings = {f"ssl_options.{name}": str(authority / file) for name, file in files.items()}
-    server = servers.make(RabbitmqServer, settings={"listeners.ssl.default": f"127.0.0.1:{port}", **settings})
-    server.start()
-    return port
 
 
 @pytest.fixture
@@ -565,7 +534,10 @@ async def test_keys_of_any_length_are_carried(connect) -> None:
         ("amqp://localhost/?shards=0", "from 1 to 64"),
         ("amqp://localhost/?prefetch=many", "from 1 to 65535"),
         ("amqp://localhost/?topology=maybe", "declare, verify, none"),
-        ("amqp://localhost/?ca=x.pem", "'ca' is not known"),
+        ("amqp://localhost/?ca=x.pem", "ca is for connections with TLS. use amqps://"),
+        ("amqp://localhost/?verify=verify_none", "verify is for connections with TLS"),
+        ("amqps://localhost/?verify=no", "verify_peer, verify_none"),
+        ("amqps://localhost/?ca=a.pem&cacertfile=b.pem", "ca and cacertfile mean the same"),
         ("amqps://localhost/?ca=/no/such/file.pem", "ca cannot be read"),
         (f"amqp://ada:{SECRET}@localhost:port/", "a port is a number"),
         ("amqp://localhost/?prefix=" + "p" * 70, "at most 63"),
@@ -598,20 +570,3 @@ async def test_closing_leaves_what_is_under_way_in_doubt(connect, proxy, rabbitm
     await shop.close()
     assert [type(each) for each in await publishing] == [Unknown, Unknown]
     assert time.monotonic() - began < 5.0
-
-
-async def test_with_tls_the_server_must_be_the_one_that_the_authority_has_signed(secure_port, authority) -> None:
-    url = f"amqps://guest:guest@127.0.0.1:{secure_port}/"
-    with pytest.raises(BrokerRefused, match="certificate is not trusted") as caught:
-        await RabbitBroker(url, "shop").open()
-    assert "?ca=" in caught.value.cure
-    shop = RabbitBroker(f"{url}?ca={authority}/ca.pem", "shop")
-    assert [each.verdict for each in shop.look()] == ["ok"] * 4
-    await shop.open()
-    await shop.subscribe(["orders"])
-    await publish(shop, [envelope(id="a")])
-    assert [read(each).id for each in await settled(shop, 1)] == ["a"]
-    await shop.close()
-    other = RabbitBroker(f"{url.replace('127.0.0.1', 'localhost')}?ca={authority}/ca.pem", "shop")
-    with pytest.raises(BrokerRefused, match="certificate is not trusted"):
-        await other.open()

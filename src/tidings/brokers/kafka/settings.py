@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from tidings.core.url import Url, parse_url
@@ -19,6 +19,12 @@ PARTITIONS = 6
 
 REPLICAS = 3
 """Copies of a topic that is declared, where the cluster has as many brokers."""
+
+OPTIONS = (
+    *("servers", "prefix", "topology", "partitions", "replication", "protocol", "session"),
+    *("tls", "ca", "cert", "certkey", "mechanism", "region"),
+)
+"""What may follow the `?` of the URL."""
 
 _DOCS = "see docs/kafka.md"
 _MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "AWS_MSK_IAM")
@@ -57,7 +63,7 @@ class Settings:
     session: float
     secure: bool
     mechanism: str | None
-    common: Mapping[str, Any]
+    common: Mapping[str, Any] = field(repr=False)  # the password is one of them
 
     @classmethod
     def of(cls, text: str, app: str) -> Settings:
@@ -66,7 +72,7 @@ class Settings:
         Raises:
             BadUrl: It cannot be read, or an option has a value that it does not take; names the option.
         """
-        url = parse_url(text, ("kafka",))
+        url = parse_url(text, ("kafka",), OPTIONS)
         option = url.options.get
         if url.path:
             raise BadUrl(f"kafka: the URL names {url.path[:40]!r} after the host", "topics are named by the messages")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -28,9 +29,29 @@ _CURES = {
 }
 """Where waiting does not help -> what does."""
 
-_HINTS = {KafkaError._SSL: "it is tried again; check tls=, ca=, cert= and certkey= in the URL, and the port"}
+_TLS_CURES = (
+    (
+        re.compile("certificate verify failed"),
+        "name who signed its certificate, with ca=/path/to/ca.pem, and the host as the certificate does",
+    ),
+    (
+        re.compile(r"alert (?:bad certificate|unknown ca|(?:unsupported |unknown )?certificate)"),
+        "it wants a certificate of ours that it trusts: cert= and certkey= in the URL",
+    ),
+)
+"""What is said when the two ends do not trust each other, under several codes -> the cure."""
+
+_HINTS = {
+    KafkaError._SSL: "it is tried again; check tls=, ca=, cert= and certkey= in the URL, and the port",
+    KafkaError._ALL_BROKERS_DOWN: "it is tried again; is the server there? "
+    "Where it speaks TLS, add tls=true to the URL; where it wants a login, a user and a password",
+}
+_PLAINTEXT = "it is tried again; where the server does not speak TLS on this port, leave out tls=true"
 _LOUD = {KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._SSL, KafkaError._RESOLVE}
 """What explains why nobody answers better than that nobody answers."""
+
+_STALE = 3.0
+"""Seconds after which any error replaces one that says more: connections are tried again each second."""
 
 
 def kafka_error(error: BaseException | KafkaError) -> KafkaError | None:
@@ -49,15 +70,30 @@ def error_of(error: BaseException | KafkaError, what: str, noted: Noted | None =
         noted: Why nobody answers, if that is known.
     """
     cause = kafka_error(error)
-    if noted is not None and (cause is None or cause.code() not in _CURES):
+    if noted is not None and (cause is None or cause.code() not in _CURES):  # what it was told says more
         cause = noted.reason() or cause
     if cause is None:
         return BrokerUnavailable(f"Kafka: {what}: {error or type(error).__name__}", "it is tried again")
-    cure = _CURES.get(cause.code())
-    text = f"Kafka: {what}: {cause.str().strip()} ({cause.name()})"
+    said = cause.str().strip()
+    cure = _CURES.get(cause.code()) or _tls_cure(said)
+    if cause.code() == KafkaError._ALL_BROKERS_DOWN:
+        said = "no broker answers"  # where it says "1/1 brokers are down", it means that
+    text = f"Kafka: {what}: {said} ({cause.name()})"
     if cure is not None:
         return BrokerRefused(text, cure)
-    return BrokerUnavailable(text, _HINTS.get(cause.code(), "it is tried again; is the server there?"))
+    hint = _PLAINTEXT if "SSL_HANDSHAKE" in said else _HINTS.get(cause.code())
+    return BrokerUnavailable(text, hint or "it is tried again; is the server there?")
+
+
+def _tls_cure(said: str) -> str | None:
+    return next((cure for pattern, cure in _TLS_CURES if pattern.search(said)), None)
+
+
+def _says(error: KafkaError) -> int:
+    """How much an error says about why nobody answers."""
+    if error.code() in _LOUD or _tls_cure(error.str()) is not None:
+        return 2
+    return int(error.code() != KafkaError._ALL_BROKERS_DOWN)
 
 
 class Noted:
@@ -73,8 +109,7 @@ class Noted:
 
     def __call__(self, error: Any) -> None:
         """For `error_cb`."""
-        fresh = self._last is None or time.monotonic() - self._last[0] > 1.0
-        if fresh or self._last is None or self._last[1].code() not in _LOUD or error.code() in _LOUD:
+        if self._last is None or time.monotonic() - self._last[0] > _STALE or _says(error) >= _says(self._last[1]):
             self._last = (time.monotonic(), error)
         if self._then is not None:
             self._then(error)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Sequence
 from typing import ClassVar
 
 from tidings.brokers.rabbitmq.consumer import Consumer
 from tidings.brokers.rabbitmq.publisher import Publisher
-from tidings.brokers.rabbitmq.settings import settings_of
+from tidings.brokers.rabbitmq.settings import UNVERIFIED, settings_of
 from tidings.brokers.rabbitmq.thread import LoopThread
 from tidings.brokers.rabbitmq.topology import Topology
 from tidings.core.arrival import Arrival, Result, Unknown
@@ -19,6 +20,8 @@ from tidings.core.envelope import Envelope
 from tidings.core.guarantees import Guarantees
 from tidings.core.resource import Resource
 from tidings.errors import BrokerUnavailable
+
+log = logging.getLogger("tidings")
 
 
 class RabbitBroker:
@@ -49,6 +52,8 @@ class RabbitBroker:
         """Connect. Raises BrokerUnavailable, or BrokerRefused where waiting will not help."""
         if self._thread is not None:
             return
+        if self._settings.trusting:
+            log.warning("%s: RabbitMQ at %s: %s", self.app, self._settings.place, UNVERIFIED)
         self._loop = asyncio.get_running_loop()
         self._thread = LoopThread(f"tidings-rabbitmq-{self.app}")
         try:

@@ -14,7 +14,7 @@ from typing import Any
 from pika import BasicProperties
 
 from tidings.brokers.rabbitmq.connection import Connection, settle
-from tidings.brokers.rabbitmq.settings import Settings
+from tidings.brokers.rabbitmq.settings import UNVERIFIED, Settings
 from tidings.brokers.rabbitmq.topology import Exchange, Topology, declare
 from tidings.brokers.rabbitmq.trouble import Ended, refusal_of
 from tidings.core.check import Check, Verdict
@@ -67,6 +67,8 @@ def _encryption(settings: Settings) -> Check:
         near = settings.host == "localhost"
     if settings.tls is None and not near:
         return Check("encryption", "warn", "password and messages can be read on the way", "use amqps://")
+    if settings.trusting:
+        return Check("encryption", "warn", UNVERIFIED, "name who signed its certificate, with ca=, and drop verify=")
     return Check("encryption", "ok", "TLS" if settings.tls else "none needed: the server is on this machine")
 
 

@@ -17,12 +17,23 @@ CONNECT = 10.0
 ANSWER = 15.0
 """Seconds after which a server that does not answer is taken for dead."""
 
+UNVERIFIED = "whoever answers is taken for the server, and gets the password: verify=verify_none"
+"""What is wrong with a connection that is encrypted and no more."""
+
 LONGEST_NAME = 255
 """Bytes of the name of an exchange or a queue; so says AMQP 0-9-1."""
+
+OPTIONS = (
+    *("topology", "prefix", "shards", "prefetch", "heartbeat"),
+    *("ca", "cert", "certkey", "cacertfile", "certfile", "keyfile", "verify", "mechanism"),
+)
+"""What may follow the `?` of the URL."""
 
 Mode = Literal["declare", "verify", "none"]
 
 _PORTS = {"amqp": 5672, "amqps": 5671}
+_FILES = {"ca": "cacertfile", "cert": "certfile", "certkey": "keyfile"}
+"""Options that name a file, and what RabbitMQ's own clients call them."""
 _RANGES = {"shards": (1, 64), "prefetch": (1, 65_535), "heartbeat": (1, 600)}
 
 
@@ -61,6 +72,11 @@ class Settings:
     shards: int
 
     @property
+    def trusting(self) -> bool:
+        """True where whoever answers is taken for the server."""
+        return self.tls is not None and self.tls.verify_mode is ssl.CERT_NONE
+
+    @property
     def place(self) -> str:
         """The server, for messages."""
         return f"{self.host}:{self.port}"
@@ -77,7 +93,7 @@ def settings_of(text: str) -> Settings:
     Raises:
         BadUrl: It cannot be read; says where.
     """
-    url = parse_url(text, SCHEMES)
+    url = parse_url(text, SCHEMES, OPTIONS)
     option = url.options.get
     mode = _one_of(url, "topology", ("declare", "verify", "none"))
     prefix = option("prefix", "tidings.")
@@ -119,16 +135,34 @@ def _number(url: Url, name: str, default: int) -> int:
 
 
 def _tls(url: Url) -> ssl.SSLContext | None:
-    files = {name: url.options.get(name) for name in ("ca", "cert", "certkey")}
+    files = _files(url)
+    verify = _one_of(url, "verify", ("verify_peer", "verify_none"))
     if url.scheme == "amqp":
-        if given := [name for name, file in files.items() if file]:
+        if given := [name for name in (*_FILES, *_FILES.values(), "verify") if name in url.options]:
             raise BadUrl(f"amqp: the option {given[0]} is for connections with TLS", "use amqps://")
         return None
     try:
-        context = ssl.create_default_context(cafile=files["ca"])
-        if files["cert"]:
-            context.load_cert_chain(files["cert"], files["certkey"])
+        context = ssl.create_default_context(cafile=files.get("ca"))
+        if "cert" in files:
+            secret = os.environ.get("TIDINGS_AMQP_CERTKEY_PASSWORD", "")  # never asked for at a terminal
+            context.load_cert_chain(files["cert"], files.get("certkey"), lambda: secret)
     except OSError as error:  # ssl.SSLError is one
-        where = " and ".join(name for name, file in files.items() if file)
-        raise BadUrl(f"amqps: {where} cannot be read: {error.strerror or error}", "name files in PEM format") from error
+        where = " and ".join(files)
+        cure = "name files in PEM format; the password of a key is TIDINGS_AMQP_CERTKEY_PASSWORD"
+        raise BadUrl(f"amqps: {where} cannot be read: {error.strerror or error}", cure) from error
+    if verify == "verify_none":
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def _files(url: Url) -> dict[str, str]:
+    """The files of certificates, by our names of their options."""
+    found: dict[str, str] = {}
+    for name, theirs in _FILES.items():
+        given = [each for each in (name, theirs) if each in url.options]
+        if len(given) > 1:
+            raise BadUrl(f"{url.scheme}: the options {name} and {theirs} mean the same", "keep one of them")
+        if given:
+            found[name] = url.options[given[0]]
+    return found

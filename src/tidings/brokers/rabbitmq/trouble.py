@@ -14,6 +14,7 @@ from tidings.errors import BrokerError, BrokerRefused, BrokerUnavailable
 REFUSED, NOT_FOUND, LOCKED, UNFIT = 403, 404, 405, 406
 """Reply codes of AMQP that end a channel."""
 
+_THERE = "is it running, and is this its port?"
 _UNEQUAL = re.compile(
     r"inequivalent arg '(?P<name>[^']*)' for (?P<what>\w+) '(?P<which>.*?)' in vhost .*?:"
     r" received (?:the value )?(?P<wanted>.*?)(?: of type '\w+')? but current is (?:the value )?"
@@ -64,7 +65,8 @@ def trouble_of(settings: Settings, error: BaseException) -> BrokerError:
         cure = f"""permit it: rabbitmqctl set_permissions -p {settings.vhost} {settings.user} ".*" ".*" ".*\""""
         return BrokerRefused(f"{where} refuses the vhost {settings.vhost!r} to the user {settings.user!r}", cure)
     if isinstance(cause, exceptions.IncompatibleProtocolError):
-        return unavailable(settings, "it ended the connection before it said anything")
+        cure = "is it a RabbitMQ that is starting? Where this port is for TLS, write amqps:// in the URL."
+        return unavailable(settings, "it ended the connection before it said anything", cure)
     return unavailable(settings, _plain(cause))
 
 
@@ -72,15 +74,17 @@ def _tls_trouble(settings: Settings, cause: ssl.SSLError) -> BrokerError:
     where = f"RabbitMQ at {settings.place}"
     if isinstance(cause, ssl.SSLCertVerificationError):
         cure = "name the authority that signed it in the URL: ?ca=/path/to/ca.pem"
+        if "mismatch" in str(cause.verify_message):
+            cure = "name the host in the URL as the certificate does"
         return BrokerRefused(f"{where}: its certificate is not trusted: {cause.verify_message}", cure)
     cure = "is this its port for TLS (5671)? Does it want a certificate (cert, certkey)?"
     return BrokerUnavailable(f"{where}: no TLS connection: {cause.reason or cause}", cure)
 
 
-def unavailable(settings: Settings, what: str) -> BrokerUnavailable:
+def unavailable(settings: Settings, what: str, cure: str = _THERE) -> BrokerUnavailable:
     """The server cannot be reached."""
-    cure = "is it running, and is this its port? What is published waits in the log meanwhile"
-    return BrokerUnavailable(f"RabbitMQ at {settings.place} cannot be reached: {what}", cure)
+    waits = "What is published waits in the log meanwhile"
+    return BrokerUnavailable(f"RabbitMQ at {settings.place} cannot be reached: {what}", f"{cure} {waits}")
 
 
 def refusal_of(settings: Settings, error: Ended, needed: str = "") -> BrokerError:

@@ -49,7 +49,7 @@ class SqsBroker:
     def __init__(self, url: str, app: str) -> None:
         self._settings = read_settings(url)
         self._app = app
-        self.url = url
+        self.url = self._settings.shown
         self.guarantees = Guarantees(
             name="SQS FIFO" if self._settings.fifo else "SQS",
             ordered=self._settings.fifo,

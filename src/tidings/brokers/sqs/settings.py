@@ -13,6 +13,9 @@ import botocore.session
 from tidings.core.url import Url, parse_url
 from tidings.errors import BadUrl
 
+OPTIONS = ("endpoint", "fifo", "poll", "prefix", "topology", "visibility")
+"""What may follow the `?` of the URL."""
+
 _REGION = re.compile(r"[a-z]{2,6}(?:-[a-z]+){1,3}-\d{1,2}")
 _PREFIX = re.compile(r"[A-Za-z0-9_-]{0,40}")
 _TOPOLOGY = ("declare", "verify", "none")
@@ -51,7 +54,7 @@ def read_settings(text: str) -> Settings:
     Raises:
         BadUrl: It says what cannot be.
     """
-    url = parse_url(text)
+    url = parse_url(text, ("sqs",), OPTIONS)
     if url.user is not None or url.password is not None:
         cure = "leave out what is before the @: credentials come from the environment, as AWS_PROFILE or AWS_ROLE_ARN"
         raise BadUrl("sqs: the URL holds a user", cure)

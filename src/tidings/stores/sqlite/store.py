@@ -73,7 +73,7 @@ class SqliteStore:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        parsed = parse_url(url, ("sqlite",))
+        parsed = parse_url(url, ("sqlite",), options=())
         self.url = parsed.safe
         self._path_text = parsed.path
         self._in_memory = not parsed.path
