@@ -27,6 +27,8 @@ class SqsServer(Server):
     name = "SNS/SQS"
 
     packages: ClassVar[tuple[str, ...]] = ("ministack==1.5.33",)
+    environment: ClassVar[str] = "ministack-1.5.33"
+    """What its environment is called in the cache: another one for other packages."""
 
     def __init__(self, folder: Path) -> None:
         self._bin = self.fetch()
@@ -34,7 +36,7 @@ class SqsServer(Server):
 
     @classmethod
     def fetch(cls) -> Path:
-        return environment(cls.packages[0].replace("==", "-"), *cls.packages)
+        return environment(cls.environment, *cls.packages)
 
     @property
     def endpoint(self) -> str:
@@ -55,7 +57,7 @@ class SqsServer(Server):
 
 
 class MotoServer(SqsServer):
-    """Moto, the second opinion. Slower, and kinder to mistakes; data are in memory as well.
+    """Moto, the second opinion, which is S3 as well. Slower, and kinder to mistakes; data are in memory as well.
 
     Args:
         folder: Not there yet.
@@ -64,7 +66,8 @@ class MotoServer(SqsServer):
 
     name = "SNS/SQS (moto)"
 
-    packages = ("moto==5.2.5", "moto[sns,sqs]", "flask", "flask-cors")
+    packages = ("moto==5.2.5", "moto[s3,sns,sqs]", "flask", "flask-cors")
+    environment = "moto-5.2.5-s3"
 
     def __init__(self, folder: Path, *, authority: Authority | None = None) -> None:
         super().__init__(folder)

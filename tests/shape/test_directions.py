@@ -9,7 +9,19 @@ import pytest
 
 from tests.shape.tree import ROOT
 
-FOLDERS = ["core", "runtime", "patterns", "stores", "brokers", "testing", "ops", "demo", "django", "sqlalchemy"]
+FOLDERS = [
+    "core",
+    "runtime",
+    "patterns",
+    "stores",
+    "brokers",
+    "claims",
+    "testing",
+    "ops",
+    "demo",
+    "django",
+    "sqlalchemy",
+]
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ class LogBroker:
 
     def _refusal(self, envelope: Envelope) -> Rejected | None:
         size, limit = len(envelope.data), self.guarantees.max_bytes
-        return Rejected(f"it has {size:,} bytes; the limit is {limit:,}") if size > limit else None
+        return Rejected(f"it has {size:,} bytes; the limit is {limit:,}", too_large=True) if size > limit else None
 
     # ---- receiving ---------------------------------------------------------------------------------------------------
 

@@ -41,9 +41,11 @@ class Rejected(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         reason: What is wrong with it, in one line.
+        too_large: True where it is only its size.
     """
 
     reason: str
+    too_large: bool = False
 
 
 class Unknown(msgspec.Struct, frozen=True, gc=False):

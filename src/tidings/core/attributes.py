@@ -38,6 +38,12 @@ MAX_HEADERS = 64
 MAX_HEADER_BYTES = 16_384
 """Most bytes of extension attributes of one event, as JSON."""
 
+CLAIM = ("dataref", "datasha256", "datasize")
+"""Of an event whose data lie elsewhere: where, which and how many bytes; see `tidings.core.claim`."""
+
+CLAIM_BYTES = 1_024
+"""Room for them beside other extension attributes."""
+
 MAX_ID = 512
 """Longest id from outside, characters; the same for the ids of causes."""
 
@@ -136,7 +142,7 @@ def envelope_of(attributes: Mapping[str, Any], data: bytes, *, own: bool = False
     trace = rest.pop("traceparent", None)
     version = None if event.streamversion is None else _count("streamversion", event.streamversion)
     believed = own or (version is not None and event.streamid == f"{STATES}{event.type}:{key}")
-    if len(rest) > MAX_HEADERS:
+    if len(rest) > MAX_HEADERS and len(rest.keys() - set(CLAIM)) > MAX_HEADERS:
         raise refuse(f"it has {len(rest)} extension attributes", f"at most {MAX_HEADERS} are taken")
     kept = {name: value for name in _KEPT if (value := getattr(event, name)) is not None}
     if kept.get("subject") == key:
@@ -144,7 +150,7 @@ def envelope_of(attributes: Mapping[str, Any], data: bytes, *, own: bool = False
     if kept.get("datacontenttype") == JSON:
         del kept["datacontenttype"]
     headers = encode_json(kept | rest) if kept or rest else None
-    if headers is not None and len(headers) > MAX_HEADER_BYTES:
+    if headers is not None and len(headers) > MAX_HEADER_BYTES + CLAIM_BYTES * ("dataref" in rest):
         raise refuse(f"its extension attributes have {len(headers):,} bytes", f"at most {MAX_HEADER_BYTES:,} are taken")
     return Envelope(
         position=0,
@@ -277,7 +283,7 @@ def _check_header(name: object, value: object) -> None:
         prefixed = isinstance(name, str) and name.lower().startswith("ce-")
         cure = "leave out ce-, a broker's adapter adds it" if prefixed else "use lower-case letters and digits only"
         raise BadArgument(f"the header name {str(name)[:40]!r} cannot be used", cure)
-    if name in _OURS or name in {"data", REPLY_TO} or name.startswith("tidings"):
+    if name in _OURS or name in CLAIM or name in {"data", REPLY_TO} or name.startswith("tidings"):
         raise BadArgument(f"the header {name!r} is set by tidings itself", "choose another name")
     if not isinstance(value, str):
         raise BadArgument(f"the header {name!r} is a {type(value).__qualname__}", "give it as text: str(...)")

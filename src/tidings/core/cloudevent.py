@@ -53,17 +53,18 @@ def to_headers(envelope: Envelope) -> dict[str, str]:
     return headers if content_type is None else {**headers, "content-type": str(content_type)}
 
 
-def from_json(body: bytes, *, own: bool = False) -> Envelope:
+def from_json(body: bytes, *, own: bool = False, most: int = MAX_EVENT) -> Envelope:
     """The envelope of an event in structured mode; its data stays byte for byte as it came.
 
     Args:
         body: The event.
         own: True for one that this system itself sent round; see `envelope_of`.
+        most: Bytes that it may have.
 
     Raises:
         Unreadable: It is no CloudEvent 1.0 with JSON data; says why.
     """
-    return envelope_of(*_structured(body), own=own)
+    return envelope_of(*_structured(body, most), own=own)
 
 
 def to_text(envelope: Envelope) -> dict[str, str]:
@@ -149,9 +150,9 @@ def _usual_names(headers: tuple[str, ...]) -> tuple[str, ...] | None:
     return None if others or len(set(names)) < len(names) or not WORDS.issuperset(names) else tuple(names)
 
 
-def _structured(body: bytes) -> tuple[dict[str, Any], bytes]:
+def _structured(body: bytes, most: int = MAX_EVENT) -> tuple[dict[str, Any], bytes]:
     """Attributes and data of an event in structured mode."""
-    _check_size(body)
+    _check_size(body, most)
     event = read_json(body, "the event")
     if not isinstance(event, dict):
         raise refuse(f"it is a JSON {type(event).__name__}, not an object", "send one event, not a batch")
@@ -219,7 +220,7 @@ def _check_json_type(content_type: object) -> None:
         raise refuse(f"its data is {str(content_type)[:80]!a}", f"only JSON in UTF-8 is read: {JSON}")
 
 
-def _check_size(body: bytes) -> None:
-    if len(body) > MAX_EVENT:
-        cure = f"the limit is {MAX_EVENT:,}: store the large part elsewhere and send a reference to it"
+def _check_size(body: bytes, most: int = MAX_EVENT) -> None:
+    if len(body) > most:
+        cure = f"the limit is {most:,}: store the large part elsewhere and send a reference to it"
         raise refuse(f"it has {len(body):,} bytes", cure)

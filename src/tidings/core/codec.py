@@ -29,13 +29,18 @@ decode_json: Callable[[bytes], Any] = msgspec.json.Decoder().decode
 class Codec:
     """Encodes and decodes one message type. Built once per type; holds no state between calls."""
 
-    def __init__(self, kind: MessageType) -> None:
+    def __init__(self, kind: MessageType, most: int = MAX_BYTES) -> None:
         """Compile reading, writing and the test of exactness.
+
+        Args:
+            kind: What it encodes and decodes.
+            most: Bytes that an encoded message may have.
 
         Raises:
             BadDeclaration: The class has a field that cannot be read back, such as a set.
         """
         self.kind = kind
+        self._most = most
         cls = kind.cls
         hints = kind.hints  # first of all: it makes the annotations of a local class known to msgspec
         try:
@@ -62,7 +67,7 @@ class Codec:
 
         Raises:
             BadPayload: A value cannot be written, or would be read back as another; `data["path"]` names the field.
-            PayloadTooLarge: More than MAX_BYTES.
+            PayloadTooLarge: It has more bytes than it may have.
         """
         try:
             if self._fits(message):
@@ -77,10 +82,12 @@ class Codec:
             raise BadPayload(msg, "publish text, numbers, datetimes, lists and dicts", path="data") from error
         if self._endless and is_deep(data):
             refuse_lossy(message, self._write)  # names the place
-        if len(data) > MAX_BYTES:
-            msg = f"{self.kind.name} has {len(data):,} bytes of JSON; the limit is {MAX_BYTES:,}"
+        if len(data) > self._most:
+            msg = f"{self.kind.name} has {len(data):,} bytes of JSON; the limit is {self._most:,}"
             cure = "store the large part elsewhere and publish a reference to it"
-            raise PayloadTooLarge(msg, cure, size=len(data), limit=MAX_BYTES)
+            if self._most == MAX_BYTES:
+                cure += "; or name a place for it in the URL of the broker: claims=, see docs/brokers.md"
+            raise PayloadTooLarge(msg, cure, size=len(data), limit=self._most)
         return data
 
     def decode(self, data: bytes) -> Any:

@@ -286,6 +286,29 @@ class Groups(Protocol):
         """What this process has appended and committed, with its places: it may be taken from here, and not be read."""
 
 
+class ClaimPlace(Protocol):
+    """Keeps data that are too large for a broker, where all apps at that broker find them; made from a URL.
+
+    All of it blocks, and any thread may call it. Names are hexadecimal digits and dashes.
+    """
+
+    url: str
+
+    def check(self) -> None:
+        """Raises BrokerRefused where it is not there or may not be used, BrokerUnavailable where nobody answers."""
+
+    def put(self, name: str, data: bytes) -> None:
+        """Keep data durably, whole or not at all, in place of any of that name. Raises BrokerUnavailable."""
+
+    def get(self, name: str, most: int) -> bytes | None:
+        """What is there by that name, up to `most` bytes of it; None for nothing.
+
+        Raises:
+            BrokerUnavailable: Nobody answers, or for this one as for all others the right is missing.
+            Unreadable: It is there, and this one alone may not be read.
+        """
+
+
 class Broker(Protocol):
     """Carries envelopes from the log of one store to the logs of others; made from a URL and the name of an app.
 

@@ -99,6 +99,13 @@ def parse_url(text: str, schemes: Collection[str] = SCHEMES, options: Collection
     return Url(scheme, url.path, url.host, url.port, url.user, url.password, MappingProxyType(found))
 
 
+def without(text: str, names: Collection[str]) -> str:
+    """A URL that can be read, without some of its options."""
+    before, _, query = text.partition("?")
+    kept = "&".join(part for part in query.split("&") if part.partition("=")[0] not in names)
+    return f"{before}?{kept}" if kept else before
+
+
 def default_name(url: Url) -> str:
     """The name of an app that gives none: the stem of its file, as far as a name may hold it."""
     file = url.path.rpartition("/")[2]

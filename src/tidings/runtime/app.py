@@ -11,6 +11,7 @@ from weakref import WeakSet
 
 from typing_extensions import TypeForm
 
+from tidings.core.claim import LARGEST
 from tidings.core.message import check_app
 from tidings.core.operations import ANY
 from tidings.core.part import Part, check_parts
@@ -22,10 +23,11 @@ from tidings.core.transaction import Readable, Transaction
 from tidings.core.url import default_name, parse_url
 from tidings.errors import BadArgument, NotFound
 from tidings.runtime.clock import Clock
-from tidings.runtime.connect import make_broker
+from tidings.runtime.connect import make_broker, make_claims
 from tidings.runtime.lifecycle import run, worker_of, working
 from tidings.runtime.opening import Opening
 from tidings.runtime.outbox import Outbox
+from tidings.runtime.outgoing import Outgoing
 from tidings.runtime.quarantine import quarantined
 from tidings.runtime.transaction import OPEN
 from tidings.runtime.verbs import RUN, Verbs
@@ -83,8 +85,8 @@ class App(Opening):
             raise BadArgument(msg, f"a lease has {SHORTEST_LEASE} seconds or more, or healthy workers lose their share")
         self.drain = seconds(drain, "drain")
         self.broker = broker
-        if broker is not None:
-            make_broker(broker, self.name)  # says now what is wrong with the URL
+        if broker is not None and make_claims(broker, make_broker(broker, self.name)):  # say now what is wrong with it
+            self.outgoing = Outgoing(self.name, self.clock, LARGEST)
         self._workers: WeakSet[Worker] = WeakSet()
         self.outbox = Outbox(self)
 

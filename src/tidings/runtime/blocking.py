@@ -20,7 +20,6 @@ from tidings.core.part import Part
 from tidings.core.ports import Rows, StoreTransaction
 from tidings.core.transaction import Readable
 from tidings.errors import NotOpen, UsageError
-from tidings.runtime.outgoing import Outgoing
 from tidings.runtime.quarantine import quarantined
 from tidings.runtime.transaction import OPEN, OpenTransaction
 from tidings.runtime.verbs import Verbs
@@ -75,7 +74,7 @@ class Blocking:
             time.sleep(seconds)  # noqa: ASYNC251 - there is no loop to block; it is driven by `finish`
 
         app = self._app
-        self._verbs = Verbs(store, Outgoing(app.name, app.clock), app.clock, write, begin, sleep)
+        self._verbs = Verbs(store, app.outgoing, app.clock, write, begin, sleep)
         return self
 
     def __exit__(self, *_exc: object) -> None:

@@ -10,14 +10,24 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast
 
-from tidings.core.ports import Broker, Store
-from tidings.core.url import parse_url
+from tidings.core.ports import Broker, ClaimPlace, Store
+from tidings.core.url import parse_url, without
 from tidings.errors import BadUrl
+from tidings.runtime.claims import Claims
 
 _shared: dict[tuple[str, int], Store] = {}  # by place and process
 _users: Counter[tuple[int, int]] = Counter()  # by store and process
 _lock = threading.Lock()
-_EXTRAS = {"postgresql": "postgres", "kafka": "kafka", "amqp": "rabbitmq", "amqps": "rabbitmq", "sqs": "sqs"}
+_CLAIMS = ("claims", "claims_over")
+"""Options that the URL of any broker takes; its adapter does not see them."""
+_EXTRAS = {
+    "postgresql": "postgres",
+    "kafka": "kafka",
+    "amqp": "rabbitmq",
+    "amqps": "rabbitmq",
+    "sqs": "sqs",
+    "s3": "s3",
+}
 """Schemes whose drivers are not installed with tidings itself -> the extra that brings them."""
 
 
@@ -48,12 +58,42 @@ def make_broker(url: str, app: str) -> Broker:
     Raises:
         BadUrl: The URL cannot be read, or no installed adapter has its scheme.
     """
-    brokers, stores = adapters("tidings.brokers"), adapters("tidings.stores")
-    schemes = sorted({*brokers, *stores} - {"embedded", "log"})
-    scheme = parse_url(url, schemes).scheme
+    brokers = adapters("tidings.brokers")
+    scheme = parse_url(url, _schemes()).scheme
+    url = without(url, _CLAIMS)
     if scheme in brokers:
         return cast("Broker", _load(brokers[scheme])(url, app))
     return cast("Broker", _load(brokers["log"])(make_store(url), app))
+
+
+def make_claims(url: str, broker: Broker) -> Claims | None:
+    """The place that the URL of a broker names for what is too large for it, `?claims=file:/shared/claims`.
+
+    Args:
+        url: Of the broker.
+        broker: Made from it.
+
+    Raises:
+        BadUrl: It is no place that is known here, or `claims_over` is no number of bytes.
+    """
+    options = parse_url(url, _schemes()).options
+    place, over = (options.get(name) for name in _CLAIMS)
+    if place is None:
+        if over is not None:
+            raise BadUrl("claims_over= is given, and no place", "name one: claims=file:/shared/claims")
+        return None
+    scheme, found = place.partition(":")[0], adapters("tidings.claims")
+    if scheme not in found:
+        known = ", ".join(f"{name}:" for name in sorted(found))
+        raise BadUrl(f"claims={place[:40]!r} is no place that is known", f"known here: {known}; as in file:/shared")
+    most = broker.guarantees.max_bytes
+    if over is not None and not (over.isascii() and over.isdecimal() and len(over) < 10 and int(over) <= most):  # noqa: PLR2004
+        raise BadUrl(f"claims_over={over[:40]!r} cannot be used", f"give a number of bytes from 0 to {most}")
+    return Claims(cast("ClaimPlace", _load(found[scheme])(place)), most if over is None else int(over))
+
+
+def _schemes() -> list[str]:
+    return sorted({*adapters("tidings.brokers"), *adapters("tidings.stores")} - {"embedded", "log"})
 
 
 def _load(adapter: EntryPoint) -> Any:

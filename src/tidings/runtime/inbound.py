@@ -15,11 +15,14 @@ import msgspec
 
 from tidings.core.arrival import Arrival
 from tidings.core.attributes import STATE_AGAIN
-from tidings.core.cloudevent import from_headers, from_json
+from tidings.core.claim import LARGEST, claim_in, claim_of, refers, where_of
+from tidings.core.cloudevent import from_headers
 from tidings.core.envelope import Envelope
 from tidings.core.operations import Append, Held, Settle
 from tidings.core.ports import Broker, Store
 from tidings.errors import BrokerError, BrokerUnavailable, IdConflict, TidingsError, Unreadable
+from tidings.runtime.claims import CURE, THREADS, Claims, missing, unwrapped
+from tidings.runtime.claims import GROUP as CLAIMS
 from tidings.runtime.clock import Clock
 from tidings.runtime.quarantine import unreadable
 
@@ -58,6 +61,7 @@ class Inbound:
         *,
         finished: Callable[[int], Awaitable[bool]],
         arrived: Arrived,
+        claims: Claims | None = None,
     ) -> None:
         """Args: topics: what it subscribes to. opened: set once the broker is. finished, arrived: see Link."""
         self._app = app
@@ -68,6 +72,7 @@ class Inbound:
         self._opened = opened
         self._finished = finished
         self._arrived = arrived
+        self._claims = claims
         self._is_volatile = store.guarantees.durable == "process"
         self._pause = SHORTEST
         self.busy = False
@@ -82,6 +87,8 @@ class Inbound:
         while True:
             try:
                 if not self._opened.is_set():
+                    if self._claims is not None:
+                        await self._claims.check()
                     await self._broker.open()
                     self._opened.set()
                 await self._broker.subscribe(self._topics)
@@ -118,15 +125,49 @@ class Inbound:
 
     async def _keep(self, arrivals: Sequence[Arrival]) -> None:
         """Make all of them durable here."""
-        envelopes: list[Envelope] = []
-        sources: list[Arrival] = []
-        garbage: list[Held] = []
-        for arrival in arrivals:
+        read = [self._read(each) for each in arrivals]
+        if not any(type(each) is Envelope and refers(each) for each in read):
+            await self._write(read, arrivals)
+            return
+        found: list[Envelope | Held | None] = []
+        written = 0
+        for at in range(0, len(read), THREADS):
+            found += await asyncio.gather(*map(self._whole, read[at : at + THREADS], arrivals[at : at + THREADS]))
+            if at + THREADS >= len(read) or sum(len(e.data) for e in found if type(e) is Envelope) > LARGEST:
+                await self._write(found, arrivals[written : at + THREADS])
+                found, written = [], at + THREADS
+
+    async def _whole(self, read: Envelope | Held, source: Arrival) -> Envelope | Held | None:
+        """A message with its data, where they lie elsewhere; what is kept in its place where they are not there.
+
+        None for one that the log has already: it came from here, or it came twice, and its claim may be gone by now.
+        """
+        if type(read) is not Envelope or not refers(read):
+            return read
+        while True:
             try:
-                envelopes.append(self._read(arrival))
-                sources.append(arrival)
+                claim = claim_in(read)
+                if any(claim_of(each) == claim for each in await self._store.find(id=read.id)):
+                    return None
+                if self._claims is None:
+                    what = f"its data are at {where_of(read)}, and this app has no place for claims"
+                    return self._unreadable(source, Unreadable(what, CURE))
+                return await self._claims.fetch(read)
             except Unreadable as error:
-                garbage.append(self._unreadable(arrival, error))
+                if self._claims is None:
+                    return self._unreadable(source, error)
+                log.warning("%s: %s %s: %s; %s.%s has it", self._app, read.type, read.id, error.what, self._app, CLAIMS)
+                return missing(self._app, read)
+            except TidingsError as error:
+                if not error.transient:
+                    raise
+                await self._wait_out(error)
+
+    async def _write(self, read: Sequence[Envelope | Held | None], sources: Sequence[Arrival]) -> None:
+        garbage = [each for each in read if type(each) is Held]
+        envelopes = [each for each in read if type(each) is Envelope]
+        if len(envelopes) < len(read):
+            sources = [source for each, source in zip(read, sources, strict=True) if type(each) is Envelope]
         while envelopes or garbage:
             try:
                 if garbage:
@@ -154,14 +195,20 @@ class Inbound:
             if conflicts:
                 await self._store.write(Settle(conflicts[0].group, {}, hold=conflicts))
 
-    def _read(self, arrival: Arrival) -> Envelope:
-        headers = arrival.headers
-        if arrival.key is not None and "ce-type" in headers and not headers.keys() & {"ce-partitionkey", "ce-subject"}:
-            headers = {**headers, "ce-partitionkey": arrival.key}
-        envelope = from_headers(headers, arrival.body, encoded=False)
-        if envelope.type == STATE_AGAIN:
-            return from_json(envelope.data)
-        return msgspec.structs.replace(envelope, topic=arrival.topic, time=envelope.time or self._clock.now())
+    def _read(self, arrival: Arrival) -> Envelope | Held:
+        """The message; what is kept in its place where it cannot be read."""
+        try:
+            headers = arrival.headers
+            named = headers.keys() & {"ce-partitionkey", "ce-subject"}
+            if arrival.key is not None and "ce-type" in headers and not named:
+                headers = {**headers, "ce-partitionkey": arrival.key}
+            envelope = from_headers(headers, arrival.body, encoded=False)
+            if envelope.type != STATE_AGAIN or refers(envelope):
+                time = envelope.time or self._clock.now()
+                return msgspec.structs.replace(envelope, topic=arrival.topic, time=time)
+            return unwrapped(envelope)
+        except Unreadable as error:
+            return self._unreadable(arrival, error)
 
     def _unreadable(self, arrival: Arrival, error: TidingsError) -> Held:
         log.error("%s: %s: %s; it is kept in the quarantine", self._app, arrival.place, error.what)

@@ -12,8 +12,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from tidings.core.ports import Groups
-from tidings.runtime.connect import adapters, make_broker
-from tidings.runtime.outgoing import Outgoing
+from tidings.runtime.connect import adapters, make_broker, make_claims
 from tidings.runtime.worker import Worker
 
 if TYPE_CHECKING:
@@ -68,8 +67,9 @@ def worker_of(app: App, only: str | None = None) -> Worker:
         each.needs.check(groups.guarantees, each.where)
         if broker is not None and any(kind.topic is not None for kind in each.types):
             each.needs.check(broker.guarantees, each.where)
-    outgoing = Outgoing(app.name, app.clock)
-    return Worker(*(app.name, app.store, groups, subscriptions, outgoing, app.clock), lease=app.lease, broker=broker)
+    claims = None if broker is None else make_claims(app.broker or "", broker)
+    around = (app.name, app.store, groups, subscriptions, app.outgoing, app.clock)
+    return Worker(*around, lease=app.lease, broker=broker, claims=claims)
 
 
 @contextlib.asynccontextmanager

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from tidings.core.message import address_of
 from tidings.core.ports import Broker, Store
 from tidings.core.subscription import Subscription
+from tidings.runtime.claims import Claims, again
 from tidings.runtime.clock import Clock
 from tidings.runtime.drain import LAST
 from tidings.runtime.inbound import Arrived, Inbound
@@ -43,16 +44,28 @@ class Link:
         clock: Clock,
         finished: Callable[[int], Awaitable[bool]],
         arrived: Arrived,
+        *,
+        claims: Claims | None = None,
     ) -> None:
         """Args: subscriptions: of the app. finished: is all done up to a position? arrived: see Inbound."""
         self._app = app
         self._broker = broker
         opened = asyncio.Event()
-        topics = topics_of(app, subscriptions)
-        self.inbound = Inbound(app, store, broker, topics, opened, clock, finished=finished, arrived=arrived)
-        self._outbound = Outbound(app, broker, opened, clock)
+        self.inbound = Inbound(
+            app,
+            store,
+            broker,
+            topics_of(app, subscriptions),
+            opened,
+            clock,
+            finished=finished,
+            arrived=arrived,
+            claims=claims,
+        )
+        self._outbound = Outbound(app, broker, opened, clock, claims)
         self.wanted = Wanted(app, store, self._outbound.carry, clock)
-        self.subscriptions = (self._outbound.subscription, self.wanted.subscription)
+        retried = () if claims is None else (again(store, claims),)
+        self.subscriptions = (self._outbound.subscription, self.wanted.subscription, *retried)
 
     async def run(self) -> None:
         """Open the broker as soon as it can be reached, and take in what it brings, until cancelled.

@@ -21,12 +21,14 @@ class Opening(Router):
 
     Attributes:
         clock: Gives wall time, random numbers and ids.
+        outgoing: Makes envelopes of messages.
     """
 
     def __init__(self, name: str, store: str | Store, clock: Clock) -> None:
         """Args: name: of the app. store: its URL, or a store object; not opened yet."""
         super().__init__(name)
         self.clock = clock
+        self.outgoing = Outgoing(name, clock)
         self._given = store
         self._store: Store | None = None
         self._users = self._pid = 0
@@ -56,8 +58,7 @@ class Opening(Router):
         with self._opening:
             if self._store is None or self._pid != os.getpid():  # what the parent opened is nothing to its fork
                 store = open_store(self._given)
-                outgoing = Outgoing(self.name, self.clock)
-                self._verbs = Verbs(store, outgoing, self.clock, store.write, store.begin, asyncio.sleep)
+                self._verbs = Verbs(store, self.outgoing, self.clock, store.write, store.begin, asyncio.sleep)
                 self._store, self._pid, self._users = store, os.getpid(), 0
             self._users += 1
             return self._store

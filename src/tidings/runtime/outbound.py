@@ -17,6 +17,8 @@ from tidings.core.message import address_of
 from tidings.core.outcome import Dead
 from tidings.core.ports import Broker
 from tidings.core.subscription import Subscription
+from tidings.errors import BrokerUnavailable
+from tidings.runtime.claims import CURE, Claims
 from tidings.runtime.clock import Clock
 
 log = logging.getLogger("tidings")
@@ -40,13 +42,16 @@ class Outbound:
         subscription: To run like any other.
     """
 
-    def __init__(self, app: str, broker: Broker, opened: asyncio.Event, clock: Clock) -> None:
+    def __init__(
+        self, app: str, broker: Broker, opened: asyncio.Event, clock: Clock, claims: Claims | None = None
+    ) -> None:
         """Args: app: name of the app; only what it published is carried. opened: set once the broker is."""
         self._app = app
         self._address = address_of(app)
         self._broker = broker
         self._opened = opened
         self._clock = clock
+        self._claims = claims
         self._batch: list[tuple[Envelope, asyncio.Future[Result]]] = []
         self._sending: set[asyncio.Task[None]] = set()
         self._complained = 0.0
@@ -71,16 +76,30 @@ class Outbound:
             Dead: It never will.
         """
         await self._opened.wait()
-        pause = SHORTEST
+        claims, sent, pause = self._claims, envelope, SHORTEST
+        leave = claims is not None and len(envelope.data) > claims.over
         while True:
-            result = await self._publish(envelope)
+            result: Result
+            try:
+                if leave and claims is not None and sent is envelope:
+                    sent = await claims.leave(envelope)
+                result = await self._publish(sent)
+            except BrokerUnavailable as error:
+                result = Unknown(str(error))
             if isinstance(result, Confirmed):
                 return
             if isinstance(result, Rejected):
-                raise Dead(f"{self._broker.guarantees.name}: {result.reason}")
+                if not result.too_large or sent is not envelope or claims is None:
+                    raise Dead(self._refusal(result))
+                leave = True  # the broker takes less here than it promises
+                continue
             self._complain(result.reason)
             await asyncio.sleep(pause * (0.5 + self._clock.draw() / 2))
             pause = min(LONGEST, pause * 2)
+
+    def _refusal(self, result: Rejected) -> str:
+        cure = f"; {CURE}" if result.too_large and self._claims is None else ""
+        return f"{self._broker.guarantees.name}: {result.reason}{cure}"
 
     async def _publish(self, envelope: Envelope) -> Result:
         """Publish it together with whatever else is ready in this round of the event loop."""

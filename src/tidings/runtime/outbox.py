@@ -14,7 +14,6 @@ from tidings.core.outbox import OutboxTable, Row, row_of
 from tidings.errors import UsageError
 from tidings.runtime.carriers import Carrier, carrier_of
 from tidings.runtime.connect import make_store
-from tidings.runtime.outgoing import Outgoing
 from tidings.runtime.relay import Relay
 
 if TYPE_CHECKING:
@@ -41,7 +40,6 @@ class Outbox:
     def __init__(self, app: App) -> None:
         """Args: app: whose messages; it need not be open."""
         self._app = app
-        self._outgoing = Outgoing(app.name, app.clock)
         self._table: OutboxTable | None = None
 
     @overload
@@ -77,7 +75,7 @@ class Outbox:
             NotAMessage: An object is no message.
             BadPayload: A message cannot be written as JSON.
         """
-        rows = [row_of(envelope) for envelope in self._outgoing.envelopes(messages, id=id, headers=headers)]
+        rows = [row_of(envelope) for envelope in self._app.outgoing.envelopes(messages, id=id, headers=headers)]
         table = self._table = self._table or self._find()
         carrier = carrier_of(connection)
         if carrier.is_awaited:

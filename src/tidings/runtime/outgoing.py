@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
-from tidings.core.codec import Codec, encode_json
+from tidings.core.codec import MAX_BYTES, Codec, encode_json
 from tidings.core.envelope import SLOTS, Envelope, slot_of
 from tidings.core.message import Gone, MessageType, check_key, message_type
 from tidings.errors import BadArgument, NotAMessage
@@ -26,11 +26,12 @@ class Outgoing:
         fresh: True when nobody can have the ids yet that it makes up.
     """
 
-    def __init__(self, app: str, clock: Clock) -> None:
-        """Args: app: its name, the CloudEvents source. clock: gives ids and times."""
+    def __init__(self, app: str, clock: Clock, most: int = MAX_BYTES) -> None:
+        """Args: app: its name, the CloudEvents source. clock: gives ids and times. most: bytes of one message."""
         self.app = app
         self.fresh = clock.unseeded
         self._clock = clock
+        self._most = most
         self._plans: dict[type[Any], _Plan] = {}
 
     def plan(self, cls: type[Any]) -> _Plan:
@@ -40,7 +41,7 @@ class Outgoing:
             NotAMessage: The class carries no decorator.
         """
         kind = message_type(cls)
-        plan = (kind, Codec(kind).encode, kind.key_field, kind.tag_fields)
+        plan = (kind, Codec(kind, self._most).encode, kind.key_field, kind.tag_fields)
         self._plans[cls] = plan
         return plan
 

@@ -9,6 +9,7 @@ from tidings.core.operations import Backlog
 from tidings.core.ports import Store
 from tidings.core.subscription import Subscription
 from tidings.errors import NotFound
+from tidings.runtime.claims import GROUP as CLAIMS
 from tidings.runtime.outbound import GROUP as OUTBOUND
 from tidings.runtime.quarantine import GROUP as QUARANTINE
 from tidings.runtime.wanted import GROUP as WANTED
@@ -18,7 +19,7 @@ log = logging.getLogger("tidings")
 
 def left_behind(app: str, subscriptions: Sequence[Subscription], groups: Sequence[Backlog]) -> list[Backlog]:
     """Those groups of an app that none of its subscriptions has any more."""
-    own = {f"{app}.{name}" for name in (QUARANTINE, OUTBOUND, WANTED)}
+    own = {f"{app}.{name}" for name in (QUARANTINE, OUTBOUND, WANTED, CLAIMS)}
     known = {f"{app}.{each.group}" for each in subscriptions} | own
     return [each for each in groups if each.group.startswith(f"{app}.") and each.group not in known]
 

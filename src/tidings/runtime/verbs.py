@@ -17,7 +17,7 @@ from tidings.core.request import as_request, waiting_for
 from tidings.core.retry import seconds
 from tidings.core.signature import flatten
 from tidings.core.transaction import Readable
-from tidings.errors import BadArgument, NotAMessage, NotFound, WrongVersion
+from tidings.errors import BadArgument, NotAMessage, NotFound, Unreadable, WrongVersion
 from tidings.runtime.asking import Answers, message_of
 from tidings.runtime.catchup import wait_for
 from tidings.runtime.clock import MICROSECONDS, Clock
@@ -227,6 +227,7 @@ class Verbs:
 
     async def receive(self, body: bytes, headers: Mapping[str, str]) -> int:
         """See `App.receive`."""
+        from tidings.core.claim import refers, where_of
         from tidings.core.cloudevent import from_headers, from_json
 
         given: tuple[object, object] = (body, headers)  # a caller without a type checker may give anything
@@ -234,6 +235,9 @@ class Verbs:
             names = " and ".join(type(each).__qualname__ for each in given)
             raise BadArgument(f"receive was given {names}", "give the body as bytes, and its headers as a mapping")
         envelope = from_headers(headers, bytes(body)) if headers else from_json(bytes(body))
+        if refers(envelope):
+            what = f"its data are at {where_of(envelope)}, and nothing is fetched from there"
+            raise Unreadable(what, "send them in the event")
         if not envelope.time:  # its sender gave none, and ages are counted from something
             envelope = msgspec.structs.replace(envelope, time=self.clock.now())
         appended: Appended = await self._write(Append([envelope]), "receive")

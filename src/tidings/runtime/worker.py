@@ -22,6 +22,7 @@ from tidings.core.ports import Broker, Groups, Store
 from tidings.core.subscription import Subscription
 from tidings.errors import NotOpen, StoreGone, TidingsError
 from tidings.runtime import renamed
+from tidings.runtime.claims import Claims
 from tidings.runtime.clock import MICROSECONDS, Clock, loop_time
 from tidings.runtime.drain import LAST, drain
 from tidings.runtime.link import Link
@@ -69,6 +70,7 @@ class Worker:
         lease: float,
         member: str | None = None,
         broker: Broker | None = None,
+        claims: Claims | None = None,
     ) -> None:
         """Args: app: its name. lease: seconds of silence, then its slots go to the others. broker: not open."""
         self.app = app
@@ -78,7 +80,7 @@ class Worker:
         self.lease = lease
         self._groups = groups
         links = None if broker is None else (app, store, broker, subscriptions, clock, self._finished, self._arrived)
-        self.link = None if links is None else Link(*links)
+        self.link = None if links is None else Link(*links, claims=claims)
         self.pumps = [
             Pump(store, each, groups.consumer(each, f"{app}.{each.group}", self.member, lease), outgoing, clock)
             for each in (*subscriptions, *(self.link.subscriptions if self.link else ()))

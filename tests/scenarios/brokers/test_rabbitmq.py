@@ -12,7 +12,9 @@ from urllib.parse import urlsplit
 import pika
 import pytest
 
+from tests.scenarios.brokers.test_carrying import at_work
 from tests.servers.rabbitmq import RabbitmqServer
+from tidings import App, Key, event
 from tidings.brokers.rabbitmq import RabbitBroker, intake
 from tidings.core.arrival import Confirmed, Rejected, Unknown
 from tidings.errors import BadUrl, BrokerRefused, BrokerUnavailable, Unreadable
@@ -20,6 +22,12 @@ from tidings.testing.conformance.broker.making import drained, envelope, publish
 from tidings.testing.proxy import Proxy
 
 SECRET = "hunter2"
+
+
+@event(topic="notes")
+class Noted:
+    note_id: Key[str]
+    text: str
 
 
 @pytest.fixture
@@ -339,6 +347,21 @@ async def test_what_the_server_finds_too_large_is_refused_and_the_rest_gets_ther
     again = [each for each, result in zip(batch, results, strict=True) if isinstance(result, Unknown)]
     assert set(await shop.publish(again)) <= {Confirmed()}
     assert {read(each).id for each in await settled(shop, 7)} == {each.id for each in batch if each is not batch[3]}
+
+
+async def test_what_the_server_finds_too_large_goes_beside_it_where_there_is_a_place(strict_url, tmp_path) -> None:
+    url = f"{strict_url}?claims=file:{tmp_path}"
+    shop, billing = (App(f"sqlite:{tmp_path}/{name}.db", broker=url, name=name) for name in ("shop", "billing"))
+    seen = []
+
+    @billing.on(Noted)
+    async def note(noted: Noted) -> None:
+        seen.append(noted)
+
+    sent = [Noted("n-1", "x" * 300_000), Noted("n-1", "b")]
+    async with at_work(billing, shop), shop:
+        await shop.publish(*sent)
+        await until(lambda: seen == sent, 30.0)
 
 
 @pytest.mark.bad_input(37)

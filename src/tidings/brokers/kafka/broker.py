@@ -173,7 +173,7 @@ class KafkaBroker:
         if topic_name(topic, self._settings.prefix) is None:
             return Rejected(name_refused(topic))
         if len(envelope.data) > most:
-            return Rejected(f"its data has {len(envelope.data):,} bytes, and Kafka takes {most:,} here")
+            return Rejected(f"its data has {len(envelope.data):,} bytes, and Kafka takes {most:,} here", too_large=True)
         return None
 
     async def _declare(self, topics: list[str]) -> str:

@@ -87,7 +87,8 @@ class Batch:
         if error.code() in _MISSING:
             self.missing.add(topic)
         if error.code() in _REJECTED:
-            return Rejected(f"{topic} does not take it: it has {len(envelope.data):,} bytes: {error.str()}")
+            what = f"{topic} does not take it: it has {len(envelope.data):,} bytes: {error.str()}"
+            return Rejected(what, too_large=error.code() != KafkaError.INVALID_RECORD)
         return Unknown(error_of(error, f"publishing to {topic}").what)
 
 

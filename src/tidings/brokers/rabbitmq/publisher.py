@@ -275,7 +275,7 @@ class Publisher:
 
     def _too_large(self, size: int) -> Rejected:
         whose = "" if self._limit >= MAX_BYTES else " (max_message_size of the server)"
-        return Rejected(f"it has {size:,} bytes, the limit is {self._limit:,}{whose}")
+        return Rejected(f"it has {size:,} bytes, the limit is {self._limit:,}{whose}", too_large=True)
 
     def _rest(self, exchange: str, why: str) -> None:
         if exchange not in self._resting or self._resting[exchange][1] != why:

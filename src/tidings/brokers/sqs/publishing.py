@@ -53,9 +53,10 @@ def batches(entries: Sequence[Numbered], limit: int) -> Iterator[list[Numbered]]
 def too_large(envelope: Envelope, entry: Entry, place: Place) -> Rejected | None:
     """The verdict on what will never be taken: more data than is promised, or attributes that have no room beside."""
     if (size := len(envelope.data)) > MAX_DATA:
-        return Rejected(f"its data has {size:,} bytes; {MAX_DATA:,} are taken")
+        return Rejected(f"its data has {size:,} bytes; {MAX_DATA:,} are taken", too_large=True)
     if entry.size > place.limit:
-        return Rejected(f"it has {entry.size:,} bytes with its attributes; {place.name} takes {place.limit:,}")
+        what = f"it has {entry.size:,} bytes with its attributes; {place.name} takes {place.limit:,}"
+        return Rejected(what, too_large=True)
     return None
 
 

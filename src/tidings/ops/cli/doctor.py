@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tidings.core.check import Check
 from tidings.core.url import parse_url
-from tidings.errors import TidingsError
+from tidings.errors import BrokerError, TidingsError
 from tidings.ops.cli.face import click
 from tidings.ops.cli.failures import CHECK_FAILED
 from tidings.ops.cli.output import Output, output_option
@@ -15,8 +15,10 @@ from tidings.ops.doctor import groups, log, machine
 from tidings.stores.sqlite.checkup import library
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tidings.core.guarantees import Guarantees
-    from tidings.core.ports import Store
+    from tidings.core.ports import Broker, Store
     from tidings.runtime.app import App
 
 COLUMNS = {"check": "check", "verdict": "verdict", "found": "found", "fix": "fix"}
@@ -59,7 +61,20 @@ def _broker(app: App | None, url: str | None) -> list[Check]:
     if not place:
         return []
     made = make_broker(place, app.name if app else "doctor")
-    return [Check("broker", "ok", f"{made.url}: {_promises(made.guarantees)}"), *made.look()]
+    return [Check("broker", "ok", f"{made.url}: {_promises(made.guarantees)}"), *made.look(), *_claims(place, made)]
+
+
+def _claims(url: str, broker: Broker) -> Iterator[Check]:
+    from tidings.runtime.connect import make_claims
+
+    claims = make_claims(url, broker)
+    if claims is None:
+        return
+    try:
+        claims.place.check()
+        yield Check("claims", "ok", f"data of more than {claims.over:,} bytes go to {claims.place.url}")
+    except BrokerError as error:
+        yield Check("claims", "fail", error.what, error.cure)
 
 
 def _promises(given: Guarantees) -> str:
