@@ -35,7 +35,8 @@ class Recent:
     def appended(self, envelopes: Sequence[Envelope], positions: Sequence[int]) -> None:
         """Note what was appended and committed, if it is all that the log has there, and as it was given."""
         first = positions[0] if positions else 0
-        if not first or positions[-1] - first + 1 != len(positions) or any(each.stream for each in envelopes):
+        in_a_row = all(at == position for at, position in enumerate(positions, first))
+        if not first or not in_a_row or any(each.stream for each in envelopes):
             return  # ids that were known have places of old; streams have versions of their own
         if first != self.last + 1:
             self._batches.clear()

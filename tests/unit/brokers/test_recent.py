@@ -44,6 +44,7 @@ def test_it_leaves_out_what_is_not_in_the_log_as_it_was_given() -> None:
     end = Recent()
     end.appended(some(2), (9, 3))  # one was known
     end.appended(some(2), (4, 9))
+    end.appended(some(3), (7, 5, 9))
     end.appended(some(2, stream="state:Customer:c-1", version=1), (10, 11))
     end.appended([], ())
     assert end.last == 0
