@@ -1,7 +1,9 @@
 """The same promises on PostgreSQL: workers, the server and the network between them die at any moment."""
 
+import asyncio
 import random
 import time
+from functools import partial
 
 import pytest
 
@@ -20,10 +22,16 @@ def scene(make_scene, durable_postgres_url):
     return make_scene(durable_postgres_url)
 
 
+def a_while(_say):
+    """Handlers take long enough to be killed in the middle."""
+    return lambda _group: asyncio.sleep(0.005)
+
+
 @pytest.mark.timeout(max(300, KILLS))
 def test_nothing_is_lost_doubled_or_reordered_by_kills_of_workers_and_publishers(scene):
+    scene.options = {"lease": 0.2}  # so that there is work to be taken over before the next one dies
     begin = time.monotonic()
-    killed = campaign(scene, KILLS // 2, life=(0.01, 0.1))
+    killed = campaign(scene, KILLS // 2, life=(0.03, 0.4), worker=partial(scene.worker, a_while))
     took = time.monotonic() - begin
     scene.heal()
     report = scene.report()
