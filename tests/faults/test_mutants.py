@@ -168,6 +168,11 @@ CASES = {
 }
 
 
+BY_CHANCE = {"M1", "M9", "M10", "M12", "M13"}
+"""They show only where a kill hits a moment of theirs, for which one campaign may have too few."""
+CAMPAIGNS = 6
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_planted_bug_is_caught(scene, name, request):
     play, check = CASES[name]
@@ -181,6 +186,11 @@ def test_a_planted_bug_is_caught(scene, name, request):
         broken = result.read_text().split()
     else:
         broken = play(scene)
+        for _ in range(CAMPAIGNS if name in BY_CHANCE else 0):
+            if check in broken:
+                break
+            scene.mutant, _ = MUTANTS[name]
+            broken = play(scene)
     assert check in broken, f"{name} ({what}) was not caught by {check}; broken: {broken}"
     CAUGHT.add(name)
 
