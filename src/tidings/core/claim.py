@@ -109,7 +109,11 @@ def redeemed(envelope: Envelope, claim: Claim, data: bytes | None) -> Envelope:
     return msgspec.structs.replace(envelope, headers=encode_json(rest) if rest else None, data=data)
 
 
+def fingerprint(envelope: Envelope) -> str:
+    """SHA-256, in hexadecimal digits, of what tells a message from all others: its source and its id."""
+    return hashlib.sha256(f"{envelope.source}\0{envelope.id}".encode()).hexdigest()
+
+
 def _name(envelope: Envelope, digest: str) -> str:
     """Of its id and its content: who takes an id for something else overwrites nothing."""
-    event = hashlib.sha256(f"{envelope.source}\0{envelope.id}".encode()).hexdigest()[:32]
-    return f"{event}-{digest}"
+    return f"{fingerprint(envelope)[:32]}-{digest}"

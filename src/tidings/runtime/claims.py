@@ -7,7 +7,6 @@ fetches once more; then it is a dead letter of the group `<app>.claims`, which c
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from tidings.core.attributes import STATE_AGAIN
-from tidings.core.claim import LARGEST, claim_in, claim_of, redeemed, referring
+from tidings.core.claim import LARGEST, claim_in, claim_of, fingerprint, redeemed, referring
 from tidings.core.cloudevent import MAX_EVENT, from_json, to_json
 from tidings.core.envelope import Envelope
 from tidings.core.message import MessageType
@@ -92,10 +91,9 @@ class Claims:
 
 def missing(app: str, envelope: Envelope) -> Envelope:
     """What goes to the log in place of a message whose data could not be had: the message, in an event of our own."""
-    id_ = hashlib.sha256(f"{envelope.source}\0{envelope.id}".encode()).hexdigest()
     private: dict[str, Any] = {"topic": None, "stream": None, "version": None, "headers": None}
     return msgspec.structs.replace(
-        envelope, **private, id=id_, source=app, type=_KIND.name, schema=1, data=to_json(envelope)
+        envelope, **private, id=fingerprint(envelope), source=app, type=_KIND.name, schema=1, data=to_json(envelope)
     )
 
 
