@@ -79,8 +79,10 @@ class Worker:
         self.clock = clock
         self.lease = lease
         self._groups = groups
-        links = None if broker is None else (app, store, broker, subscriptions, clock, self._finished, self._arrived)
-        self.link = None if links is None else Link(*links, claims=claims)
+        self.link: Link | None = None
+        if broker is not None:
+            done, came = self._finished, self._arrived
+            self.link = Link(app, store, broker, subscriptions, clock, done, came, claims=claims)
         self.pumps = [
             Pump(store, each, groups.consumer(each, f"{app}.{each.group}", self.member, lease), outgoing, clock)
             for each in (*subscriptions, *(self.link.subscriptions if self.link else ()))
