@@ -248,33 +248,30 @@ def adapter_latency(corner: Corner) -> Side:
 def at_most(rate: float, side: Side) -> Side:
     """A side that counts as no faster than this many operations a second."""
 
-    @contextmanager
-    def slower(folder: Path, effort: Effort) -> Iterator[Round]:
-        with side(folder, effort) as turn:
+    def slower(sample: Sample) -> Sample:
+        return Sample(sample.operations, max(sample.seconds, sample.operations / rate), sample.cpu)
 
-            def run() -> Sample:
-                sample = turn()
-                return Sample(sample.operations, max(sample.seconds, sample.operations / rate), sample.cpu)
-
-            yield run
-
-    return slower
+    return _each(side, slower)
 
 
 def with_client(seconds: float, side: Side) -> Side:
     """A limit: so much CPU time an operation, beside what the raw client takes in this very run, which is `side`."""
 
+    def limited(sample: Sample) -> Sample:
+        return Sample(sample.operations, sample.seconds, sample.cpu + sample.operations * seconds)
+
+    return _each(side, limited)
+
+
+def _each(side: Side, change: Callable[[Sample], Sample]) -> Side:
+    """A side of which every sample is changed."""
+
     @contextmanager
-    def limited(folder: Path, effort: Effort) -> Iterator[Round]:
+    def changed(folder: Path, effort: Effort) -> Iterator[Round]:
         with side(folder, effort) as turn:
+            yield lambda: change(turn())
 
-            def run() -> Sample:
-                sample = turn()
-                return Sample(sample.operations, sample.seconds, sample.cpu + sample.operations * seconds)
-
-            yield run
-
-    return limited
+    return changed
 
 
 def figures(

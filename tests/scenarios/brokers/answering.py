@@ -9,20 +9,10 @@ import os
 import signal
 import sys
 
-from tidings import App, Key, Transaction, command, event
+from tests.scenarios.runtime.messages import AskPrice, Price
+from tidings import App, Transaction
 from tidings.core.envelope import Envelope
 from tidings.runtime.outbound import Outbound
-
-
-@command(app="prices")
-class AskPrice:
-    item: Key[str]
-
-
-@event
-class Price:
-    item: Key[str]
-    amount: int
 
 
 def prices(store: str, broker: str, when: str = "never") -> App:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.brokers.answering import AskPrice, Price, prices
+from tests.scenarios.brokers.answering import prices
 from tests.scenarios.brokers.conftest import Make
 from tests.scenarios.brokers.working import at_work, until
+from tests.scenarios.runtime.messages import AskPrice, Price
 from tidings import App, Dead, Retry, errors
 from tidings.core.ports import Store
 

@@ -41,3 +41,18 @@ class Ship:
     """Ask for an order to be shipped."""
 
     order_id: Key[str]
+
+
+@command(app="prices")
+class AskPrice:
+    """What does it cost?"""
+
+    item: Key[str]
+
+
+@event
+class Price:
+    """It costs so much."""
+
+    item: Key[str]
+    amount: int

@@ -6,24 +6,10 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.scenarios.runtime.messages import AskPrice, Price
 from tests.scenarios.runtime.waiting import until
 from tidings import App, Dead, Decider, Key, Retry, Transaction, command, errors, event
 from tidings.testing.harness import running
-
-
-@command(app="prices")
-class AskPrice:
-    """What does it cost?"""
-
-    item: Key[str]
-
-
-@event
-class Price:
-    """It costs so much."""
-
-    item: Key[str]
-    amount: int
 
 
 @event(topic="stock")
