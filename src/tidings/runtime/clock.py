@@ -38,6 +38,7 @@ class Clock:
     def __init__(self, seed: int | None = None) -> None:
         """Use the machine's clock; `seed` makes the random numbers repeatable."""
         self._random = random.Random(seed)  # noqa: S311 - jitter and ids, no secrets
+        self._head = (-1, "")  # of the last id, with the millisecond that it is for
         self.draw = self._random.random
         self._bits = self._random.getrandbits
         self.unseeded = seed is None
@@ -47,14 +48,24 @@ class Clock:
     def shuffle(self) -> None:
         """Begin with other random numbers: a forked child must not give the ids that its parent and siblings give."""
         self._random.seed()
+        self._head = (-1, "")
 
     def now(self) -> int:
         """Wall time, microseconds since 1970 UTC. Shown and used for due times, never for order or leases."""
         return time.time_ns() // 1000
 
     def id(self, now: int | None = None) -> str:
-        """A new UUIDv7. Args: now: what `now` has just said, where it was asked already."""
-        return uuid7((self.now() if now is None else now) // 1000, self._bits(74))
+        """A new UUIDv7. Args: now: what `now` has just said, where it was asked already.
+
+        Those of one millisecond share 26 random bits, and differ in the other 48: writing all of them as text each time
+        would take three times as long.
+        """
+        unix_ms = (self.now() if now is None else now) // 1000
+        made_for, head = self._head
+        if made_for != unix_ms:
+            head = uuid7(unix_ms, self._bits(74))[:-12]
+            self._head = (unix_ms, head)
+        return head + "%012x" % self._bits(48)  # noqa: UP031 - a third faster than an f-string
 
     def due(self, after: float | timedelta | None, at: datetime | None) -> int | None:
         """The wall time meant by `after` (seconds from now) or `at` (an aware datetime); None when neither is given.

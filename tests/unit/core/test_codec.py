@@ -518,6 +518,14 @@ def test_a_pydantic_class_with_serializers_of_its_own_is_read_back_to_be_sure() 
         Codec(message_type(Stamped)).encode(Stamped(at=datetime(2026, 1, 1, tzinfo=UTC)))
 
 
+def test_fields_whose_names_no_expression_can_have_are_read_back_to_be_sure() -> None:
+    fields: dict[str, Any] = {"from": (int, ...), "of which": (float, ...)}
+    codec = Codec(message_type(event(pydantic.create_model("Transfer", **fields))))
+    message = codec.kind.cls(**{"from": 1, "of which": 2.5})
+    assert codec.encode(message) == b'{"from":1,"of which":2.5}'
+    assert codec.decode(codec.encode(message)) == message
+
+
 def test_bytes_in_a_pydantic_class_are_refused_unless_it_reads_base64() -> None:
     @event
     class Plain(pydantic.BaseModel):

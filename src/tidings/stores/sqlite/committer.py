@@ -57,6 +57,7 @@ class Committer:
             self.connection = impatient(prepare(path, volatile=volatile))
         finally:
             turnstile.leave()
+        self._cursor = self.connection.cursor()
         self.changes = Changes(self.connection, clock, NoPresence())
         self.changes.committed()
         self.checked: set[str] = set()  # statements of handlers that were looked at
@@ -215,7 +216,7 @@ class Committer:
         end = 0.0
         while True:
             try:
-                return self.connection.execute(sql, values)
+                return self._cursor.execute(sql, values)
             except sqlite3.OperationalError as error:
                 now = time.monotonic()
                 end = end or now + self._patience
@@ -332,6 +333,7 @@ class Committer:
         with contextlib.suppress(sqlite3.Error):
             self.connection.close()
         self.connection = impatient(connect(self.path, volatile=self._volatile))
+        self._cursor = self.connection.cursor()
         self.changes.connection = self.connection
         self.changes.forget()
         self._durable = True

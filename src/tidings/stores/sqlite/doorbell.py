@@ -15,6 +15,8 @@ from pathlib import Path
 
 _LONGEST = 100  # sockaddr_un holds 108 bytes on Linux, 104 elsewhere
 _TICK = 50_000_000
+_LISTED_FOR = 0.005
+"""Seconds for which a list of bells is good; who binds a new one looks at the file himself after KNOWN_AFTER."""
 _counter = itertools.count(1)
 
 
@@ -31,6 +33,7 @@ class Doorbell:
         self._mine: set[str] = set()
         self._others: list[str] = []
         self._listed = -1
+        self._list_until = 0.0
 
     def _short_name(self) -> str:
         """The folder by a name that fits into a socket address, or "" where there is none."""
@@ -64,12 +67,10 @@ class Doorbell:
 
     def ring(self) -> None:
         """Wake the others. Never waits; a bell that cannot take another byte has rung already."""
-        with contextlib.suppress(OSError):
-            changed = os.fstat(self._fd).st_mtime_ns
-            if changed != self._listed:
-                is_settled = time.time_ns() - changed > _TICK  # within one tick, two changes have the same time
-                self._listed = changed if is_settled else -1
-                self._others = [name for name in os.listdir(self._fd) if name.startswith("bell-")]  # noqa: PTH208
+        now = time.monotonic()
+        if now > self._list_until:
+            self._list_until = now + _LISTED_FOR
+            self._list()
         for name in self._others:
             if name in self._mine:
                 continue
@@ -80,6 +81,15 @@ class Doorbell:
             except OSError:  # its process is gone
                 with contextlib.suppress(OSError):
                     os.unlink(name, dir_fd=self._fd)
+
+    def _list(self) -> None:
+        """See which bells there are, if any came or went."""
+        with contextlib.suppress(OSError):
+            changed = os.fstat(self._fd).st_mtime_ns
+            if changed != self._listed:
+                is_settled = time.time_ns() - changed > _TICK  # within one tick, two changes have the same time
+                self._listed = changed if is_settled else -1
+                self._others = [name for name in os.listdir(self._fd) if name.startswith("bell-")]  # noqa: PTH208
 
     def close(self) -> None:
         """Let go of the folder."""

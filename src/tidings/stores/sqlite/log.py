@@ -37,28 +37,31 @@ def lone_insert(op: Append) -> tuple[str, list[Any]] | None:
     It is enough for a few new events without a stream, and for those of one stream at an expected version: it inserts
     nothing where the stream ends before that version, and a unique index refuses it where the stream goes on.
     """
-    if not op.fresh or op.due is not None or not 0 < len(op.envelopes) <= MOST_ALONE:
+    envelopes, version = op.envelopes, op.expected
+    if not op.fresh or op.due is not None or not 0 < len(envelopes) <= MOST_ALONE:
         return None
-    stream, version = op.envelopes[0].stream, op.expected
+    stream = envelopes[0].stream
     if (stream is None) is not (version == ANY) or (stream is not None and stream.startswith(STATES)):
         return None
-    seldom = any(map(rows.has_seldom, op.envelopes))
-    values: list[Any] = []
-    for envelope in op.envelopes:
+    seldom = False
+    for envelope in envelopes:
         if envelope.stream != stream or envelope.version is not None:
             return None
-        values += rows.unplaced(envelope, with_seldom=seldom)
+        seldom = seldom or rows.has_seldom(envelope)
+    values: list[Any] = []
+    for envelope in envelopes:
+        values += rows.unplaced(envelope, seldom)
         if stream is not None:
             version += 1
             values += (stream, version)
     if op.expected > 0:
         values += (stream, op.expected)
-    return _insert_alone(len(op.envelopes), seldom, stream is not None, op.expected > 0), values
+    return _insert_alone(len(envelopes), seldom, stream is not None, op.expected > 0), values
 
 
 @cache
 def _insert_alone(count: int, with_seldom: bool, with_stream: bool, goes_on: bool) -> str:  # noqa: FBT001 - a key
-    names = rows.columns(with_seldom=with_seldom, with_stream=with_stream)
+    names = rows.columns(with_seldom, with_stream)
     values = ",".join((f"({','.join('?' * len(names))})",) * count)
     insert = f"INSERT INTO tidings_log ({','.join(names)})"
     if not goes_on:

@@ -42,9 +42,9 @@ class Originals:
         database, wal = self._open
         if database is None or wal is None:
             return self._looked_at_closely()
-        now = time.time_ns()
-        folder = _state(self._folder)  # before the files: what changes after this is seen the next time
-        if folder != self._seen:
+        if _state(self._folder) != self._seen:
+            now = time.time_ns()
+            folder = _state(self._folder)  # before the files: what changes after this is seen the next time
             if _place(database) != self._paths[0] or _place(wal) != self._paths[1]:
                 return self._looked_at_closely()
             if folder is not None and now - folder[2] > _SETTLED:

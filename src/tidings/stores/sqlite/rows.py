@@ -8,16 +8,12 @@ out, and data is bound as a bytearray, of which it does not ask.
 from __future__ import annotations
 
 from functools import cache
-from operator import attrgetter
 from typing import Any
 
 from tidings.core.envelope import Envelope
 
-_ALWAYS = ("id", "source", "type", "schema", "topic", "key", "slot", "time")
+_ALWAYS = ("id", "source", "type", "schema", "topic", "key", "slot", "time", "data")
 _SELDOM = ("correlation", "causation", "traceparent", "headers")
-_NONE_OF_THEM = (None,) * len(_SELDOM)
-
-_always, _seldom = attrgetter(*_ALWAYS), attrgetter(*_SELDOM)
 
 Rows = dict[str, list[list[Any]]]
 """Statement -> the values of its rows."""
@@ -25,14 +21,12 @@ Rows = dict[str, list[list[Any]]]
 
 def put(rows: Rows, envelope: Envelope, position: int, stream: str | None, version: int | None) -> None:
     """Add a row of one envelope, at a place in the log and in a stream, where it has one."""
-    seldom = _seldom(envelope)
-    row = [position, *_always(envelope), bytearray(envelope.data)]
-    with_seldom, with_stream = seldom != _NONE_OF_THEM, version is not None
-    if with_seldom:
-        row += seldom
+    with_seldom, with_stream = has_seldom(envelope), version is not None
+    row = unplaced(envelope, with_seldom)
     if with_stream:
         row += (stream, version)
-    sql = _insert(with_seldom=with_seldom, with_stream=with_stream)
+    row.append(position)
+    sql = _insert(with_seldom, with_stream)
     if sql in rows:
         rows[sql].append(row)
     else:
@@ -41,25 +35,39 @@ def put(rows: Rows, envelope: Envelope, position: int, stream: str | None, versi
 
 def has_seldom(envelope: Envelope) -> bool:
     """True where the envelope has one of the attributes that most do not have."""
-    return bool(_seldom(envelope) != _NONE_OF_THEM)
+    return (
+        envelope.correlation is not None
+        or envelope.causation is not None
+        or envelope.traceparent is not None
+        or envelope.headers is not None
+    )
 
 
-def unplaced(envelope: Envelope, *, with_seldom: bool) -> list[Any]:
+def unplaced(envelope: Envelope, with_seldom: bool) -> list[Any]:  # noqa: FBT001 - a part of the key of statements
     """The values of an envelope whose position SQLite gives, without stream and version."""
-    row = [*_always(envelope), bytearray(envelope.data)]
+    row = [
+        envelope.id,
+        envelope.source,
+        envelope.type,
+        envelope.schema,
+        envelope.topic,
+        envelope.key,
+        envelope.slot,
+        envelope.time,
+        bytearray(envelope.data),
+    ]
     if with_seldom:
-        row += _seldom(envelope)
+        row += (envelope.correlation, envelope.causation, envelope.traceparent, envelope.headers)
     return row
 
 
 @cache
-def columns(*, with_seldom: bool, with_stream: bool) -> tuple[str, ...]:
+def columns(with_seldom: bool, with_stream: bool) -> tuple[str, ...]:  # noqa: FBT001 - as above
     """The columns of `unplaced`, and then those of the stream."""
-    stream = ("stream", "version") if with_stream else ()
-    return (*_ALWAYS, "data", *(_SELDOM if with_seldom else ()), *stream)
+    return (*_ALWAYS, *(_SELDOM if with_seldom else ()), *(("stream", "version") if with_stream else ()))
 
 
 @cache
-def _insert(*, with_seldom: bool, with_stream: bool) -> str:
-    names = ("position", *columns(with_seldom=with_seldom, with_stream=with_stream))
+def _insert(with_seldom: bool, with_stream: bool) -> str:  # noqa: FBT001 - as above
+    names = (*columns(with_seldom, with_stream), "position")
     return f"INSERT INTO tidings_log ({','.join(names)}) VALUES ({','.join('?' * len(names))})"

@@ -24,11 +24,15 @@ class Turnstile:
         self._path = str(path)
         self._fd = os.open(path, _OPEN, 0o600)
         self._looked = time.monotonic()
+        self._is_inside = False
 
     def enter(self) -> None:
         """Wait for our turn; who is inside already goes on."""
+        if self._is_inside:
+            return
         fcntl.flock(self._fd, fcntl.LOCK_EX)
-        if time.monotonic() - self._looked > _LOOK_EVERY:
+        self._is_inside = True
+        if self._is_to_look():
             self._follow()
 
     def _follow(self) -> None:
@@ -40,6 +44,9 @@ class Turnstile:
             self._fd = fd
         self._looked = time.monotonic()
 
+    def _is_to_look(self) -> bool:
+        return time.monotonic() - self._looked > _LOOK_EVERY
+
     def _is_there(self) -> bool:
         mine = os.fstat(self._fd)
         try:
@@ -49,15 +56,22 @@ class Turnstile:
         return (mine.st_ino, mine.st_dev) == (there.st_ino, there.st_dev)
 
     def try_enter(self) -> bool:
-        """Take our turn if nobody else has it."""
+        """Take our turn if nobody else has it, and nobody has removed the lock file."""
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
+        if self._is_to_look():
+            if not self._is_there():
+                self.leave()
+                return False
+            self._looked = time.monotonic()
+        self._is_inside = True
         return True
 
     def leave(self) -> None:
         """Let the next one in."""
+        self._is_inside = False
         fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def close(self) -> None:

@@ -158,8 +158,8 @@ class Writer:
 
     def write_now(self, op: Op) -> Any:
         """Commit an operation, on this thread if nobody else is writing."""
-        self._check()
-        if self._waiting or not self._queue.empty() or not self._owner.acquire(blocking=False):
+        if self._closed or self._waiting or not self._queue.empty() or not self._owner.acquire(blocking=False):
+            self._check()
             reply = Reply()
             self._put(op, reply)
             return reply.wait()

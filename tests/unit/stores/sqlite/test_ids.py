@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from uuid import RFC_4122, UUID
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -119,6 +120,15 @@ async def test_the_doctor_finds_an_id_that_is_there_twice_or_is_not_found(store:
 def test_a_clock_says_whether_others_may_give_its_ids() -> None:
     assert Clock().unseeded
     assert not VirtualClock().unseeded
+
+
+def test_ids_of_one_millisecond_differ_and_say_when_it_was() -> None:
+    clock, now = Clock(), 1_700_000_000_123_456
+    made = [UUID(clock.id(now)) for _ in range(1_000)]
+    assert len(set(made)) == 1_000
+    assert {(each.version, each.variant, each.int >> 80) for each in made} == {(7, RFC_4122, 1_700_000_000_123)}
+    clock.shuffle()  # as a forked child does
+    assert clock.id(now)[:24] != str(made[-1])[:24]
 
 
 # ---- planted bugs ----------------------------------------------------------------------------------------------------
