@@ -37,6 +37,7 @@ class Changes:
         states: (type, key) -> row of the table of current states.
         versions: Stream -> version after the rows so far.
         grew: True when waiting readers have a reason to look.
+        volatile: True for a store in memory, which forgets what nobody will read again.
     """
 
     __slots__ = (
@@ -54,6 +55,7 @@ class Changes:
         "rows",
         "states",
         "versions",
+        "volatile",
     )
 
     def __init__(self, connection: sqlite3.Connection, now: Callable[[], float], presence: Presence) -> None:
@@ -67,6 +69,7 @@ class Changes:
         self.states: dict[tuple[str, str], tuple[Any, ...]] = {}
         self.versions: dict[str, int] = {}
         self.grew = False
+        self.volatile = False
         self._head: int | None = None
         self._floor = self._written = self._checked = 0
 

@@ -60,6 +60,7 @@ class Committer:
         self._cursor = self.connection.cursor()
         self.changes = Changes(self.connection, clock, NoPresence())
         self.changes.committed()
+        self.changes.volatile = volatile
         self.checked: set[str] = set()  # statements of handlers that were looked at
         self.looked_at: set[str] = set()  # those of which somebody looked at the result; see `Deferring`
         self._durable = True

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from tidings.core.operations import Beat, Claim, Lease
 from tidings.stores.sqlite.changes import Changes
+from tidings.stores.sqlite.forgetting import forget
 from tidings.stores.sqlite.held import group_row
 
 
@@ -96,6 +97,7 @@ def beat(changes: Changes, op: Beat) -> Mapping[str, Sequence[str]]:
             connection.execute("DELETE FROM tidings_member WHERE member = ?", (member,))
         else:
             alive[member] = json.loads(groups)
+    forget(changes)
     return alive
 
 
