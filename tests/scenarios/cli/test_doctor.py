@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.cli.conftest import everywhere, place, sql, store_of, work
-from tests.scenarios.cli.terminal import Done, started, tidings
+from tests.scenarios.cli.terminal import Done, on_terminal, started, tidings
 
 
 def checks(done: Done) -> dict[str, dict[str, str]]:
@@ -27,6 +27,12 @@ def test_a_healthy_shop_has_nothing_that_fails(shop: Path) -> None:
     assert {name for name, row in found.items() if row["verdict"] != "ok"} <= {"sqlite", "disk"}
     assert {"python", "sqlite", "clock", "permissions", "turnstile", "journal", "flush", "wal"} <= set(found)
     assert {"retention", "timers", "workers", "groups", "handlers", "integrity"} <= set(found)
+
+
+def test_on_a_terminal_a_deep_look_shows_that_it_goes_on(shop: Path) -> None:
+    assert "reading all that is in the store" in on_terminal("doctor", "--deep", cwd=shop).out
+    assert "reading all" not in on_terminal("doctor", cwd=shop).out
+    assert "reading all" not in doctor(shop, "--deep").err
 
 
 def test_the_machine_alone_can_be_checked(tmp_path: Path) -> None:

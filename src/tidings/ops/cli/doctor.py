@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from tidings.core.check import Check
@@ -10,6 +11,7 @@ from tidings.errors import BrokerError, TidingsError
 from tidings.ops.cli.face import click
 from tidings.ops.cli.failures import CHECK_FAILED
 from tidings.ops.cli.output import Output, output_option
+from tidings.ops.cli.progress import busy
 from tidings.ops.cli.target import Target, find_app, target_options
 from tidings.ops.doctor import groups, log, machine
 from tidings.stores.sqlite.checkup import library
@@ -98,4 +100,5 @@ def _store(target: Target, *, deep: bool) -> list[Check]:
     async def inside(store: Store) -> list[Check]:
         return [*await store.inspect(deep=deep), *await log(store), *await groups(store, app)]
 
-    return checks + target.on_store(inside)
+    with busy("reading all that is in the store") if deep else nullcontext():
+        return checks + target.on_store(inside)

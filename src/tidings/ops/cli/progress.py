@@ -1,15 +1,37 @@
-"""Progress of long work on stderr: a bar on a terminal, elsewhere one line for every tenth."""
+"""Progress of long work on stderr: a bar or a spinner on a terminal, elsewhere one line for every tenth."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
+
+
+@contextmanager
+def busy(with_what: str) -> Iterator[None]:
+    """Show on a terminal that work goes on, and for how long, where nobody can say how far it is.
+
+    Args:
+        with_what: What is being done.
+    """
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.progress import Progress as RichProgress
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    with RichProgress(*columns, console=Console(stderr=True), transient=True) as spinner:
+        spinner.add_task(with_what, total=None)
+        yield
 
 
 class Progress:
