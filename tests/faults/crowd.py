@@ -77,11 +77,13 @@ class Crowd:
         url: Of a store that does not exist yet.
         mutant: Breaks the product on purpose, inside every worker.
         linger: Seconds that a transaction may stay open after an append, at most; others wait for it.
+        plainly: Writers publish without a transaction, and leave their rows when they are done.
     """
 
     url: str
     mutant: Callable[[], object] | None = None
     linger: float = 0.005
+    plainly: bool = False
     children: list[Child] = field(default_factory=list)
     serial: int = 0
 
@@ -142,11 +144,24 @@ class Crowd:
         async with self.app() as app:
             ready()
             end = time.monotonic() + seconds
+            if self.plainly:
+                await self._publish(app, me, id_, chance, end)
             while time.monotonic() < end:
                 id_ += 1
                 with contextlib.suppress(Regretted):
                     async with app.transaction() as tx:
                         await self._one(tx, me, id_, chance, lasts)
+
+    async def _publish(self, app: App, me: int, id_: int, chance: random.Random, end: float) -> None:
+        """Publish one or several at a time; now and then others have time to come between."""
+        first = id_
+        while time.monotonic() < end:
+            ids = range(id_ + 1, id_ + chance.choice((2, 2, 4)))
+            await app.publish(*[Wrote(f"own-{me}", each) for each in ids])
+            id_ = ids[-1]
+            await asyncio.sleep(chance.choice((0, 0, 0.001, 0.01)))
+        async with app.transaction() as tx:
+            await tx.execute("INSERT INTO wrote SELECT generate_series(?, ?)", first + 1, id_)
 
     async def _one(self, tx: Transaction, me: int, id_: int, chance: random.Random, lasts: float) -> None:
         """One transaction: it has a number of the server's from its first row on, long before it has a position."""

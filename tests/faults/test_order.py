@@ -59,6 +59,19 @@ def test_sixteen_writers_with_long_transactions_and_rollbacks_are_all_seen_and_i
     assert found.broken == set(), found
 
 
+@pytest.mark.proves("G1", "G2", "G6", "G7", "G9", "G14")
+def test_writers_that_append_behind_what_they_appended_last_are_all_seen_and_in_order(crowd: Crowd) -> None:
+    """Each of them finds the next place taken now and then, or is the only one for a while."""
+    crowd.plainly = True
+    crowd.prepare()
+    crowd.workers()
+    crowd.write(WRITING, writers=4)
+    found = crowd.found()
+    print(f"{found.published} messages")
+    assert found.published > 100
+    assert found.broken == set(), found
+
+
 # ---- a dump, restored into a cluster that has seen fewer transactions ------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """The PostgreSQL store keeps what a store promises."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -15,9 +16,9 @@ from tidings.core.ports import Store
 from tidings.core.url import parse_url
 from tidings.errors import OutcomeUnknown, StoreFull, TidingsError, WrongVersion
 from tidings.stores.postgres import PostgresStore
-from tidings.stores.postgres.apply import together
-from tidings.stores.postgres.connection import Place
-from tidings.stores.postgres.wire import drive_now
+from tidings.stores.postgres.committer import Committer
+from tidings.stores.postgres.connection import PLANNED_ONCE, Place
+from tidings.stores.postgres.wire import BlockingWire, finish
 from tidings.stores.sqlite import SqliteStore
 from tidings.testing.conformance.store import StoreSuite
 from tidings.testing.conformance.store.making import envelope
@@ -42,20 +43,27 @@ async def lengths(store: Store) -> dict[str, int]:
 
 def appends(random: Random, known: dict[str, int], used: list[Envelope]) -> Iterator[Append]:
     """Some appends; most of them at a version that is right, if all before them are kept."""
+    states = random.choice([[], [], ["state:Customer:k-1", "state:Customer:k-2"]])
+    kinds = random.choice([["OrderPlaced"], ["OrderPlaced", "OrderPaid"]])
+    context = {name: random.choice([None, None, "c-1"]) for name in ("correlation", "causation", "traceparent")}
     for _ in range(random.randint(1, 6)):
-        stream = random.choice([None, "a:1", "a:1", "a:2", "state:Customer:k-1", "state:Customer:k-2"])
-        type, key = ("Customer", stream[-3:]) if stream and "state" in stream else ("OrderPlaced", "k-1")
-        envelopes = [envelope(key, stream=stream, type=type) for _ in range(random.choice([1, 1, 2, 5]))]
-        if used and random.random() < 0.05:
+        stream = random.choice([None, "a:1", "a:2", *states])
+        types, keys = (["Customer"], [stream[-3:]]) if stream in states else (kinds, ["k-1", "k-2"])
+        envelopes = [
+            envelope(random.choice(keys), stream=stream, type=random.choice(types), headers=b"{}", **context)
+            for _ in range(random.choice([1, 1, 2, 5]))
+        ]
+        fresh = random.random() < 0.9
+        if used and not fresh and random.random() < 0.5:
             envelopes[-1] = random.choice(used)
-        if used and random.random() < 0.05:
+        if used and not fresh and random.random() < 0.5:
             envelopes[0] = msgspec.structs.replace(envelopes[0], id=random.choice(used).id)
         expected = ANY
         if stream in known and {each.stream for each in envelopes} == {stream}:
-            expected = random.choice([ANY, known[stream], known[stream]]) if random.random() < 0.95 else 3
+            expected = random.choice([ANY, *[known[stream]] * 4]) if random.random() < 0.9 else known[stream] + 2
             known[stream] += len(envelopes)
         used[:] = [*used, *envelopes][-20:]
-        yield Append(envelopes, expected)
+        yield Append(envelopes, expected, fresh=fresh)
 
 
 async def written(store: Store, op: Append) -> object:
@@ -112,20 +120,59 @@ class TestPostgres(StoreSuite):
     async def test_appends_that_share_a_commit_end_as_if_each_came_alone(
         self, store: PostgresStore, tmp_path: Path, seed: int
     ) -> None:
-        """Alone, that is on SQLite. Some surprise: an id that is known or taken, a version that is not there."""
+        """Alone, that is on SQLite. Some surprise: an id that is known or taken, a version that is not there.
+
+        Now and then somebody else appends too.
+        """
         random, single = Random(seed), SqliteStore(f"sqlite:{tmp_path / 'single.db'}")
         await single.open()
         used: list[Envelope] = []
         place = Place(parse_url(store.url, ("postgresql",)))
-        with contextlib.closing(place.connect()) as connection:
-            for _ in range(40):
+
+        async def connect() -> BlockingWire:
+            return BlockingWire(place.connect(**PLANNED_ONCE))
+
+        with contextlib.closing(Committer(connect, "here")) as committer:
+            for _ in range(60):
                 batch = list(appends(random, await lengths(single), used))
-                shared = [outcome(each) for each in drive_now(together(batch), connection)]
+                outcomes, _ = finish(committer.commit_all(batch))
+                shared = [outcome(error or result) for result, error in outcomes]
                 assert shared == [outcome(await written(single, each)) for each in batch]
+                if random.random() < 0.2:
+                    other = Append([envelope("other", stream=random.choice([None, "a:1"]))])
+                    assert outcome(await written(store, other)) == outcome(await written(single, other))
         head = await single.head()
         assert await store.read(0, head + 1, head) == await single.read(0, head + 1, head)
         assert await store.states("Customer") == await single.states("Customer")
         await single.close()
+
+    @pytest.mark.parametrize("count", [1, 3])
+    @pytest.mark.parametrize("end", ["commit", "rollback"])
+    async def test_what_is_new_waits_for_whoever_appends_and_takes_the_next_place(
+        self, store: PostgresStore, other: PostgresStore, end: str, count: int
+    ) -> None:
+        """This process was alone so far, and takes the place for free that the other one is about to take."""
+        for _ in range(3):
+            await store.write(Append([envelope()], fresh=True))
+        theirs = await other.begin()
+        assert (await theirs.apply(Append([envelope("theirs")]))).positions == (4,)
+        waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            ours = group.create_task(store.write(Append([envelope("ours") for _ in range(count)], fresh=True)))
+            while await other.query(waiting) == [(0,)]:
+                await asyncio.sleep(0.01)
+            await getattr(theirs, end)()
+        keys = ["theirs"] * (end == "commit") + ["ours"] * count
+        assert ours.result().position == 3 + len(keys)
+        assert [(each.position, each.key) for each in await store.read(3, 9, 9)] == list(enumerate(keys, 4))
+
+    @pytest.mark.parametrize("count", [1, 3])
+    async def test_a_log_that_became_shorter_gets_no_hole(self, store: PostgresStore, plant: Plant, count: int) -> None:
+        for _ in range(5):
+            await store.write(Append([envelope()], fresh=True))
+        plant("DELETE FROM tidings_log WHERE position > 3")
+        done = await store.write(Append([envelope() for _ in range(count)], fresh=True))
+        assert done.positions == tuple(range(4, 4 + count))
 
     @pytest.mark.parametrize("count", [1, 10])
     async def test_what_comes_behind_a_version_that_is_missing_is_refused(

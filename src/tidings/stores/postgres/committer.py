@@ -5,26 +5,32 @@ It is written once: for connections of an event loop, and for those that block, 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from psycopg.pq import TransactionStatus
 
-from tidings.core.operations import Append, Beat, Claim, Op, Settle
+from tidings.core.operations import Append, Appended, Beat, Claim, Op, Settle
 from tidings.errors import TidingsError
 from tidings.stores.postgres.apply import alone, is_shared, together
 from tidings.stores.postgres.connection import BRIEFLY
 from tidings.stores.postgres.failures import explain, is_lost, is_refusal, is_transient
+from tidings.stores.postgres.fresh import followed, following
 from tidings.stores.postgres.pool import is_usable
-from tidings.stores.postgres.steps import Steps
-from tidings.stores.postgres.wire import AsyncWire, BlockingWire, drive
+from tidings.stores.postgres.steps import Result, Statement, Steps
+from tidings.stores.postgres.wire import BlockingWire, OwnWire, drive
 
 T = TypeVar("T")
 Outcome = tuple[Any, BaseException | None]
-Connected = AsyncWire | BlockingWire
+Committed = tuple[list[Outcome], bool]
+"""What became of each operation, and whether readers should look."""
+Connected = OwnWire | BlockingWire
 
 TRIES = 5
 """Times an operation is tried that others were in the way of; nothing of it was done."""
+KNOWN = 0.01
+"""Seconds for which a connection that worked is not looked at."""
 
 
 class Committer:
@@ -39,22 +45,30 @@ class Committer:
         self._connect = connect
         self._place = place
         self._wire: Connected | None = None
+        self._worked = 0.0  # when the connection last did
+        self._last = 0  # position of what was appended here last
+        self._is_alone = False  # nobody else appended between that and what was appended here before
         self.patience = BRIEFLY
 
-    async def commit_all(self, ops: Sequence[Op]) -> tuple[list[Outcome], bool]:
-        """Apply operations in order. Returns (result, error) of each, and whether readers should look."""
+    async def commit_all(self, ops: Sequence[Op]) -> Committed:
+        """Apply operations in order."""
         outcomes: list[Outcome] = []
-        batch: list[Op] = []
-        for op in ops:
-            if is_shared(op):
-                batch.append(op)
-                continue
+        if all(map(is_shared, ops)):
+            outcomes = await self._commit_batch(ops)
+        else:
+            batch: list[Op] = []
+            for op in ops:
+                if is_shared(op):
+                    batch.append(op)
+                    continue
+                outcomes += await self._commit_batch(batch)
+                batch = []
+                outcomes.append(await self._commit_alone(op))
             outcomes += await self._commit_batch(batch)
-            batch = []
-            outcomes.append(await self._commit_alone(op))
-        outcomes += await self._commit_batch(batch)
-        grew = any(error is None and _grows(op) for op, (_, error) in zip(ops, outcomes, strict=True))
-        return outcomes, grew
+        for op, (_, error) in zip(ops, outcomes, strict=True):
+            if error is None and _grows(op):
+                return outcomes, True
+        return outcomes, False
 
     async def _commit_batch(self, ops: Sequence[Op]) -> list[Outcome]:
         if not ops:
@@ -73,13 +87,27 @@ class Committer:
         """Apply operations together; once more when the connection broke, for doing it again changes nothing."""
         for tries in range(TRIES):
             try:
-                return await self._drive(together(ops))
+                return await self._apply(ops, again=tries > 0)
             except Exception as error:
                 await self._undo()
                 again = is_transient(error) or (is_lost(error) and tries == 0 and await self._can_connect())
                 if not again or tries == TRIES - 1:
                     raise
         raise AssertionError  # pragma: no cover - the loop returns or raises
+
+    async def _apply(self, ops: Sequence[Op], *, again: bool) -> list[Any]:
+        """Apply operations together. Args: again: they may have been applied before."""
+        if self._is_alone and not again and (statement := following(ops, self._last)) is not None:
+            [result] = await self._drive(_alone(statement))
+            if result.changed:
+                done = followed(ops, self._last)
+                self._last = done[-1].position
+                return done
+        done = await self._drive(together(ops))
+        if appended := [each.positions for each in done if type(each) is Appended and each.positions]:
+            self._is_alone = appended[0][0] == self._last + 1
+            self._last = appended[-1][-1]
+        return done
 
     async def _commit_alone(self, op: Op) -> Outcome:
         for tries in range(TRIES):
@@ -95,10 +123,13 @@ class Committer:
 
     async def _drive(self, steps: Steps[T]) -> T:
         wire = self._wire
-        if wire is None or not is_usable(wire.connection):
+        if wire is None or (time.monotonic() > self._worked + KNOWN and not is_usable(wire.connection)):
             wire = await self._connect_anew()
         wire.connection.patience = self.patience
-        return await drive(steps, wire)
+        self._worked = 0.0  # until it has: whatever happens meanwhile
+        result = await drive(steps, wire)
+        self._worked = time.monotonic()
+        return result
 
     async def _connect_anew(self) -> Connected:
         self.close()
@@ -131,6 +162,10 @@ class Committer:
         if self._wire is not None:
             self._wire.connection.pgconn.finish()
             self._wire = None
+
+
+def _alone(statement: Statement) -> Steps[Sequence[Result]]:
+    return (yield [statement])
 
 
 def _outcome(result: Any) -> Outcome:

@@ -7,6 +7,7 @@ import contextlib
 import re
 import select
 import time
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import psycopg
@@ -46,6 +47,10 @@ CANCELLING = 5.0
 """Seconds that the server may take to end a statement whose caller was cancelled."""
 TURN = 0.005
 """Seconds after which others of the event loop have their turn, however quick the answers are."""
+
+PLANNED_ONCE = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"}
+"""Settings of connections on which nothing of users runs: planning for each call takes longer than what is planned, and
+a plan that is made while the log is empty is used when it is long."""
 
 OPTIONS = ("schema", "sslmode", "sslrootcert", "sslcert", "sslkey", "connect_timeout", "host", "channel_binding")
 """Options of a URL; all but `schema` are libpq's own."""
@@ -237,7 +242,7 @@ class Place:
             "application_name": "tidings",
             **_PROBES,
             "tcp_user_timeout": int(_UNHEARD * 1000),
-            "options": " ".join(f"-c {name}={value}" for name, value in self._settings().items()),
+            "options": _options(self._settings()),
             **given,
         }
 
@@ -255,25 +260,36 @@ class Place:
             "client_min_messages": "warning",
         }
 
-    def connect(self) -> TimelyConnection:
-        """A connection for callers that may block; transactions are begun and ended by explicit statements."""
+    def connect(self, **settings: str) -> TimelyConnection:
+        """A connection for callers that may block; transactions are begun and ended by explicit statements.
+
+        Args:
+            settings: Of the server, for this connection, beside those of all.
+        """
         try:
             return TimelyConnection.connect(
-                **self.arguments, autocommit=True, prepare_threshold=None, cursor_factory=RawCursor
+                **self._with(settings), autocommit=True, prepare_threshold=None, cursor_factory=RawCursor
             )
         except psycopg.Error as error:
             shorten(error)
             raise
 
-    async def connect_async(self) -> TimelyAsyncConnection:
-        """A connection for the running event loop."""
+    async def connect_async(self, **settings: str) -> TimelyAsyncConnection:
+        """A connection for the running event loop. Args: as of `connect`."""
         try:
             return await TimelyAsyncConnection.connect(
-                **self.arguments, autocommit=True, prepare_threshold=None, cursor_factory=AsyncRawCursor
+                **self._with(settings), autocommit=True, prepare_threshold=None, cursor_factory=AsyncRawCursor
             )
         except psycopg.Error as error:
             shorten(error)
             raise
+
+    def _with(self, settings: Mapping[str, str]) -> dict[str, Any]:
+        return {**self.arguments, "options": f"{self.arguments['options']} {_options(settings)}"}
+
+
+def _options(settings: Mapping[str, Any]) -> str:
+    return " ".join(f"-c {name}={value}" for name, value in settings.items())
 
 
 def check_server(place: Place, version: int, pid: int) -> Steps[None]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _CHANGES = ("DROP", "ALTER")
 """What says so of itself may have changed what statements mean that were prepared before."""
+_FAILED = ExecStatus.FATAL_ERROR
 _FORMATS = [[PyFormat.AUTO] * count for count in range(32)]
 
 
@@ -71,6 +72,10 @@ def exchange(
     try:
         if connection.pgconn.transaction_status == TransactionStatus.INTRANS:
             _hear(connection.pgconn)
+        if len(statements) == 1 and type(params := statements[0][1]) is Encoded:
+            name = prepared.name((statements[0][0], ()))
+            if name is not None:  # what is said most, in the fewest words
+                return [(yield from _run_prepared(connection, name, params, None))]
         return (yield from _exchange(connection, prepared, statements))
     except psycopg.OperationalError as error:
         if connection.farewells and not error.sqlstate:
@@ -101,11 +106,8 @@ def _exchange(
         commands = [_Command(statement, transformer) for statement in statements]
         if len(commands) == 1 and (name := prepared.name(commands[0].key)) is not None:
             [command] = commands
-            pgconn.send_query_prepared(name, command.values, command.formats, Format.BINARY)
-            yield from generators.send(pgconn)
-            result = yield from _answer(pgconn)
-            _check(result, connection)
-            found = [_result(result, transformer)]
+            encoded = Encoded(command.values, command.formats)
+            found = [(yield from _run_prepared(connection, name, encoded, transformer))]
         else:
             found = yield from _pipeline(connection, prepared, commands, transformer)
     for one in found:
@@ -113,6 +115,23 @@ def _exchange(
             yield from _deallocate(connection, prepared.forget())
             break
     return found
+
+
+def _run_prepared(
+    connection: Connection[Any] | AsyncConnection[Any], name: bytes, params: Encoded, transformer: Transformer | None
+) -> PQGen[Result]:
+    """One statement that is prepared. Args: transformer: made where it is needed, if None."""
+    pgconn = connection.pgconn
+    pgconn.send_query_prepared(name, params.values, params.formats, Format.BINARY)
+    if pgconn.flush():  # the network takes it slowly
+        yield from generators.send(pgconn)
+    results = yield from generators.fetch_many(pgconn)
+    result = results[0] if len(results) == 1 else _first(results)
+    if result.status == _FAILED:
+        _check(result, connection)
+    if transformer is None and result.ntuples:
+        transformer = Adapting(connection)
+    return _result(result, transformer)
 
 
 def _pipeline(
@@ -167,7 +186,7 @@ def _answers(
     failed: PGresult | None = None
     for key in expected:
         result = yield from _answer(pgconn)
-        if result.status == ExecStatus.FATAL_ERROR:
+        if result.status == _FAILED:
             failed = failed or result
             if pgconn.status != ConnStatus.OK:
                 return [failed]  # that was its last word
@@ -188,7 +207,11 @@ def _answer(pgconn: PGconn) -> PQGen[PGresult]:
     Raises:
         psycopg.OperationalError: There is none.
     """
-    results: list[PGresult] = yield from generators.fetch_many(pgconn)
+    return _first((yield from generators.fetch_many(pgconn)))
+
+
+def _first(results: Sequence[PGresult]) -> PGresult:
+    """The same of all that it said."""
     if not results:
         raise psycopg.OperationalError("the server gave no answer")
     return _failure(results) or results[0]
@@ -199,7 +222,7 @@ def _failure(results: Sequence[PGresult]) -> PGresult | None:
 
     A statement that is a transaction by itself gives its rows before it commits, and a failure to commit after them.
     """
-    return next((result for result in results if result.status == ExecStatus.FATAL_ERROR), None)
+    return next((result for result in results if result.status == _FAILED), None)
 
 
 def _deallocate(connection: Connection[Any] | AsyncConnection[Any], names: Sequence[bytes]) -> PQGen[None]:
@@ -211,13 +234,14 @@ def _deallocate(connection: Connection[Any] | AsyncConnection[Any], names: Seque
 
 
 def _check(result: PGresult, connection: Connection[Any] | AsyncConnection[Any]) -> None:
-    if result.status == ExecStatus.FATAL_ERROR:
+    if result.status == _FAILED:
         raise pg.error_from_result(result, encoding=connection.info.encoding)
 
 
-def _result(result: PGresult, transformer: Transformer) -> Result:
+def _result(result: PGresult, transformer: Transformer | None) -> Result:
+    """Args: transformer: None where there are no rows."""
     rows: list[tuple[Any, ...]] = []
-    if count := result.ntuples:
+    if transformer is not None and (count := result.ntuples):
         transformer.set_pgresult(result)
         rows = transformer.load_rows(0, count, tuple)
     changed, status = result.command_tuples, result.command_status

@@ -11,14 +11,14 @@ import psycopg
 from tidings.errors import TidingsError
 from tidings.stores.postgres import reads
 from tidings.stores.postgres.committer import Committer
-from tidings.stores.postgres.connection import Place
+from tidings.stores.postgres.connection import PLANNED_ONCE, Place
 from tidings.stores.postgres.failures import explain
 from tidings.stores.postgres.head import Head
 from tidings.stores.postgres.pool import MOST, READING, Pool
 from tidings.stores.postgres.steps import Steps
 from tidings.stores.postgres.transaction import PostgresTransaction
 from tidings.stores.postgres.turns import LoopWriter
-from tidings.stores.postgres.wire import AsyncWire, drive
+from tidings.stores.postgres.wire import AsyncWire, OwnWire, drive
 
 T = TypeVar("T")
 
@@ -47,9 +47,10 @@ class InLoop:
         self.head = Head(lambda: self.read(reads.head()), floor)
         self.writer = LoopWriter(Committer(self._connect, place.safe), grew)
 
-    async def _connect(self) -> AsyncWire:
+    async def _connect(self) -> OwnWire:
         # In a task of its own, for timeouts are bound to tasks, and commits are begun in that of their caller.
-        return AsyncWire(await asyncio.get_running_loop().create_task(self._place.connect_async()))
+        connecting = self._place.connect_async(**PLANNED_ONCE)
+        return OwnWire(await asyncio.get_running_loop().create_task(connecting))
 
     async def read(self, steps: Steps[T]) -> T:
         """Run steps that only read."""

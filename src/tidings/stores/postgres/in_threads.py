@@ -10,7 +10,7 @@ import psycopg
 from tidings.core.operations import Op
 from tidings.errors import TidingsError
 from tidings.stores.postgres.committer import Committer
-from tidings.stores.postgres.connection import Place
+from tidings.stores.postgres.connection import PLANNED_ONCE, Place
 from tidings.stores.postgres.failures import explain
 from tidings.stores.postgres.pool import MOST, READING, BlockingPool
 from tidings.stores.postgres.steps import Steps
@@ -34,7 +34,7 @@ class InThreads:
         self._writer = Writer(Committer(self._connect, place.safe), grew)
 
     async def _connect(self) -> BlockingWire:
-        return BlockingWire(self._place.connect())
+        return BlockingWire(self._place.connect(**PLANNED_ONCE))
 
     def write(self, op: Op) -> object:
         """Commit an operation; all that wait share one commit."""

@@ -13,6 +13,7 @@ from tidings.core.envelope import STATES, Envelope
 from tidings.core.operations import ANY, Append, Appended, Fire
 from tidings.errors import BadArgument, IdConflict, TidingsError, WrongVersion
 from tidings.stores.postgres.arrays import blobs, integers, texts
+from tidings.stores.postgres.fresh import expected_of, version_after
 from tidings.stores.postgres.steps import Encoded, Statement, Steps, rows, value
 
 NOTHING = Appended(())
@@ -47,7 +48,7 @@ def appending(appends: Sequence[Append], *, strict: bool) -> Statement:
     texts_ = (
         "true" if strict else "false",
         integers([number for number, append in enumerate(appends) for _ in append.envelopes]),
-        integers([expected for append in appends for expected in _expected(append)]),
+        integers([expected for append in appends for expected in expected_of(append)]),
         texts([each.id for each in envelopes]),
         texts([each.source for each in envelopes]),
         texts([each.type for each in envelopes]),
@@ -64,13 +65,6 @@ def appending(appends: Sequence[Append], *, strict: bool) -> Statement:
     )
     blobs_ = blobs([each.headers for each in envelopes]), blobs([each.data for each in envelopes])
     return _APPEND, Encoded([*[text.encode() for text in texts_], *blobs_], _APPEND_FORMATS)
-
-
-def _expected(append: Append) -> Iterable[int | None]:
-    """For each envelope the version its stream must have just before it; None without a stream."""
-    if append.expected == ANY:
-        return [None if each.stream is None else ANY for each in append.envelopes]
-    return range(append.expected, append.expected + len(append.envelopes))
 
 
 def is_plain(op: Append) -> bool:
@@ -132,8 +126,7 @@ def appended(appends: Sequence[Append], found: Sequence[tuple[Any, ...]]) -> lis
 
 
 def _as_expected(append: Append, positions: Iterable[int]) -> Appended:
-    version = None if append.expected == ANY else append.expected + len(append.envelopes)
-    return Appended(tuple(positions), version)
+    return Appended(tuple(positions), version_after(append))
 
 
 def _refusal(envelope: Envelope, expected: int, at: int | None, number: int | None, reason: str) -> TidingsError:

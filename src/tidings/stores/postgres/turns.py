@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Callable, Coroutine, Generator
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from typing import Any, TypeVar
 
 from tidings.core.operations import Op
-from tidings.stores.postgres.committer import Committer
+from tidings.stores.postgres.committer import Committed, Committer
 from tidings.stores.postgres.writer import BATCH, check_open, last_position
 
 PATIENCE = 0.001
@@ -21,6 +21,7 @@ PATIENCE = 0.001
 TURN = 0.001
 """Seconds after which the others of the event loop have their turn, however quick the commits are."""
 
+T = TypeVar("T")
 _Job = tuple[Op, asyncio.Future[Any]]
 
 
@@ -48,19 +49,30 @@ class LoopWriter:
     async def write(self, op: Op) -> Any:
         """Commit an operation. Its caller may be cancelled meanwhile, which changes nothing for the others."""
         check_open(len(self._waiting), closed=self._closed)
-        job = op, self._loop.create_future()
         if self._is_busy or self._waiting or self._is_crowded or not self._is_alone():
-            self._waiting.append(job)
+            future = self._loop.create_future()
+            self._waiting.append((op, future))
             if len(self._waiting) == 1 and not self._is_busy:
                 self._loop.call_soon(self._end_turn)
-            return await job[1]
-        self._commit([job])
-        if not job[1].done():
+            return await future
+        self._is_busy = True
+        self._committer.patience = PATIENCE
+        is_done, value = self._start(self._committer.commit_all((op,)))
+        if not is_done:
+            future = self._loop.create_future()
+            self._task = self._loop.create_task(self._commit_all([(op, future)], value))
             self._yielded = self._loop.time()
-        elif self._loop.time() - self._yielded > TURN:
+            return await future
+        self._rest()
+        [(result, refusal)], grew = value
+        if grew:
+            self._grew(last_position((result,)))
+        if self._loop.time() - self._yielded > TURN:
             await asyncio.sleep(0)
             self._yielded = self._loop.time()
-        return await job[1]
+        if refusal is not None:
+            raise refusal
+        return result
 
     def _is_alone(self) -> bool:
         """True where no other task wrote in this round of the loop."""
@@ -86,18 +98,29 @@ class LoopWriter:
     def _commit(self, jobs: list[_Job]) -> None:
         """Commit jobs and what comes meanwhile: now, as far as nothing must be waited for; the rest in a task."""
         self._is_busy = True
-        committing = self._commit_all(jobs)
-        try:
-            waits_for = committing.send(None)
-        except StopIteration:
-            return
-        self._task = self._loop.create_task(_go_on(committing, waits_for))
+        is_done, value = self._start(self._commit_all(jobs))
+        if not is_done:
+            self._task = self._loop.create_task(value)
 
-    async def _commit_all(self, jobs: list[_Job]) -> None:
+    def _start(self, coroutine: Coroutine[Any, Any, Any]) -> tuple[bool, Any]:
+        """Run until it waits. Returns (True, its result), or (False, a coroutine that goes on with it)."""
+        try:
+            return False, _go_on(coroutine, coroutine.send(None))
+        except StopIteration as stop:
+            return True, stop.value
+        except BaseException:
+            self._rest()
+            raise
+
+    async def _commit_all(self, jobs: list[_Job], begun: Awaitable[Committed] | None = None) -> None:
+        """Args: begun: goes on with the commit of these jobs."""
         try:
             while jobs:
-                self._committer.patience = 0.0 if len(jobs) > 1 else PATIENCE
-                outcomes, grew = await self._committer.commit_all([op for op, _ in jobs])
+                if begun is None:
+                    self._committer.patience = 0.0 if len(jobs) > 1 else PATIENCE
+                    begun = self._committer.commit_all([op for op, _ in jobs])
+                outcomes, grew = await begun
+                begun = None
                 if grew:
                     self._grew(last_position([result for result, _ in outcomes]))
                 for (_, future), (result, refusal) in zip(jobs, outcomes, strict=True):
@@ -114,10 +137,13 @@ class LoopWriter:
             self._waiting.clear()
             raise
         finally:
-            self._is_busy = False
             self._task = None
-            if self._closed:
-                self._committer.close()
+            self._rest()
+
+    def _rest(self) -> None:
+        self._is_busy = False
+        if self._closed:
+            self._committer.close()
 
     async def close(self) -> None:
         """Finish what waits."""
@@ -135,7 +161,7 @@ class LoopWriter:
 
 
 @types.coroutine
-def _go_on(coroutine: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
+def _go_on(coroutine: Coroutine[Any, Any, T], waits_for: Any) -> Generator[Any, Any, T]:
     """Go on with a coroutine that was started by hand and is suspended. Args: waits_for: what it yielded."""
     try:
         while True:
@@ -145,5 +171,6 @@ def _go_on(coroutine: Coroutine[Any, Any, None], waits_for: Any) -> Generator[An
                 waits_for = coroutine.throw(error)
             else:
                 waits_for = coroutine.send(value)
-    except StopIteration:
-        return
+    except StopIteration as stop:
+        result: T = stop.value
+        return result

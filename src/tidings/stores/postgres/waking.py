@@ -64,7 +64,7 @@ class Waker:
     def _run(self) -> None:
         while not self._closed:
             try:
-                connection = self._place.connect()
+                connection = self._place.connect(synchronous_commit="off")  # NOTIFY is flushed like a change
             except Exception:  # noqa: BLE001 - the store itself says so to its callers; here it is tried again
                 select.select([self._pipe[0]], [], [], _AWAY)
                 continue

@@ -42,8 +42,8 @@ class BlockingWire:
             raise
 
 
-class AsyncWire:
-    """The same on a connection that suspends."""
+class OwnWire:
+    """The same on a connection that suspends, and that nobody else uses meanwhile."""
 
     __slots__ = ("connection",)
 
@@ -55,11 +55,21 @@ class AsyncWire:
         """See `Wire`."""
         connection = self.connection
         try:
-            async with connection.lock:
-                return await connection.wait(exchange(connection, connection.prepared, statements))
+            return await connection.wait(exchange(connection, connection.prepared, statements))
         except psycopg.Error as error:
             shorten(error)
             raise
+
+
+class AsyncWire(OwnWire):
+    """The same where others may use it meanwhile: they take turns."""
+
+    __slots__ = ()
+
+    async def run(self, statements: Sequence[Statement]) -> list[Result]:
+        """See `Wire`."""
+        async with self.connection.lock:
+            return await super().run(statements)
 
 
 async def drive(steps: Steps[T], wire: Wire) -> T:
