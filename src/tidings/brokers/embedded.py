@@ -7,6 +7,7 @@ feed per group; slots that arrive with another checkpoint start as a feed of the
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import ClassVar
 
 from tidings.brokers.recent import Recent
@@ -17,6 +18,8 @@ from tidings.core.operations import CRASHED, Claim, Held, Join, Lease, Settle
 from tidings.core.ports import Store
 from tidings.core.subscription import Subscription
 from tidings.core.watermark import Watermark
+
+_position = attrgetter("position")
 
 SCAN = 20_000
 """Positions looked at in one read, so that a group whose types are rare does not read for long."""
@@ -244,7 +247,7 @@ class LogConsumer:
                 rows = [row for row in rows if self._wants(row)]
             if self._skip:
                 rows = [row for row in rows if row.position not in self._skip]
-            watermark.took(*[row.position for row in rows])
+            watermark.took(*map(_position, rows))
             found.extend(rows)
             feed.cursor = cursor
             watermark.advance_to(cursor)

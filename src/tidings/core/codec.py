@@ -61,6 +61,7 @@ class Codec:
             self._content = as_dicts
         self._fits = Fit(cls, kind.model, kind.scope).test
         self._has_times = datetime in types
+        self._decode = self._read_closely if self._endless or self._has_times else self._read
 
     def encode(self, message: Any) -> bytes:
         """The message as UTF-8 JSON, fields in the order of the class.
@@ -96,16 +97,22 @@ class Codec:
         Raises:
             Unreadable: They are not JSON of this type; `data["path"]` names the field.
         """
-        if self._endless and is_deep(data):
-            raise too_deep(self.kind.name)
         try:
-            message = self._read(data)
-            if self._has_times and not self._fits(message):
-                refuse_lossy(message, self._write)
+            return self._decode(data)
+        except Unreadable:
+            raise
         except Exception as error:  # whatever msgspec, pydantic or a validator of the user's class raises
             path, reason = _place(error)
             msg = f"{self.kind.name} cannot be read: {path}: {reason}"
             raise Unreadable(msg, "see the raw data with `tidings dead show`", path=path) from error
+
+    def _read_closely(self, data: bytes) -> Any:
+        """Read what msgspec alone would take too much of: any depth, and times that others write."""
+        if self._endless and is_deep(data):
+            raise too_deep(self.kind.name)
+        message = self._read(data)
+        if self._has_times and not self._fits(message):
+            refuse_lossy(message, self._write)
         return message
 
     def _write_closely(self, message: Any) -> bytes:

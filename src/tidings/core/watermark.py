@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from itertools import pairwise, repeat
+from operator import ge
 
 
 class Watermark:
@@ -29,23 +31,24 @@ class Watermark:
         Raises:
             ValueError: A later one was taken before; the watermark may have passed this one already.
         """
-        unfinished, seen = self._unfinished, self._seen
-        for position in positions:
-            if position <= seen:
-                msg = f"position {position} is taken after position {seen}"
-                raise ValueError(msg)
-            if not unfinished:
-                self.position = position - 1
-            unfinished[position] = None
-            self._seen = seen = position
+        if not positions:
+            return
+        in_order = (self._seen, *positions)
+        if any(map(ge, in_order, positions)):
+            before, position = next(pair for pair in pairwise(in_order) if pair[0] >= pair[1])
+            msg = f"position {position} is taken after position {before}"
+            raise ValueError(msg)
+        if not self._unfinished:
+            self.position = positions[0] - 1
+        self._unfinished.update(dict.fromkeys(positions))
+        self._seen = positions[-1]
 
     def finished(self, *positions: int) -> None:
         """The deliveries at these positions ended. One that was never taken is ignored."""
         unfinished = self._unfinished
         if not unfinished:
             return
-        for position in positions:
-            unfinished.pop(position, None)
+        deque(map(unfinished.pop, positions, repeat(None)), maxlen=0)  # a loop takes three times as long
         self.position = next(iter(unfinished)) - 1 if unfinished else self._seen
 
     def advance_to(self, position: int) -> None:

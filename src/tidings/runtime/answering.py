@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from tidings.core.delivery import printable
 from tidings.core.envelope import Envelope
 from tidings.core.request import Answer, Returned, Waiting, answer, waiting_for
 from tidings.runtime.clock import MICROSECONDS, Clock
-from tidings.runtime.dispatch import UNSEEN, Dispatch
+from tidings.runtime.dispatch import UNSEEN, Dispatch, Read
 from tidings.runtime.outgoing import Outgoing
 
 log = logging.getLogger("tidings")
 
 
 class Answering:
-    """What goes into a handler and what comes out of it, where somebody may be waiting for that."""
+    """What goes into a handler and what comes out of it, where somebody may be waiting for that.
+
+    Attributes:
+        readers: What reads the envelopes of a type, by its stored name; see `Dispatch.readers`.
+    """
 
     def __init__(self, group: str, dispatch: Dispatch, outgoing: Outgoing, clock: Clock) -> None:
         """Args: group: full name. dispatch: of its handler."""
@@ -30,20 +35,18 @@ class Answering:
         self._clock = clock
         # an event has many handlers, and none of them answers
         self._commands = {name for kind in dispatch.subscription.commands for name in (kind.name, *kind.was)}
+        self.readers = dispatch.readers.copy()
+        self.readers.update((name, partial(self._in_time, self.readers[name])) for name in self._commands)
 
-    def read(self, envelope: Envelope) -> Any:
-        """The message in an envelope; UNSEEN where its handler must not begin.
-
-        Raises:
-            Unreadable: The data is not of the declared type.
-        """
+    def _in_time(self, read: Read, envelope: Envelope) -> Any:
+        """The message in a command; UNSEEN where its handler must not begin."""
         if envelope.headers is not None and (waiting := self._waiting_for(envelope)) is not None:
             late = (self._clock.now() - waiting.until) / MICROSECONDS
             if late >= 0:
                 what, told = f"{envelope.type} {printable(envelope.id)}", f"{waiting.app} was told so"
                 log.warning("%s: %s is not begun: its deadline passed %.3f s ago; %s", self._group, what, late, told)
                 return UNSEEN
-        return self._dispatch.read(envelope)
+        return read(envelope)
 
     def returned(self, result: Any, envelope: Envelope) -> list[Envelope]:
         """What is to be published once a handler returned: its messages, and the answer if somebody waits for it."""

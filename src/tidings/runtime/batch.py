@@ -10,18 +10,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from tidings.core.operations import Append, Delivery
-from tidings.core.ports import StoreTransaction
 from tidings.errors import Fenced, OutcomeUnknown, StoreError
+from tidings.runtime.clock import loop_time
 from tidings.runtime.dispatch import UNSEEN
 from tidings.runtime.lane import calm
 from tidings.runtime.outgoing import HANDLING
-from tidings.runtime.settlement import Ended
 from tidings.runtime.transaction import OPEN
 
 if TYPE_CHECKING:
@@ -36,18 +35,20 @@ LONGEST = 0.05
 
 
 @types.coroutine
-def _resume(
-    coroutine: Coroutine[Any, Any, Any], waits_for: Any, suspended: Callable[[], None]
-) -> Generator[Any, Any, Any]:
-    """Go on with a coroutine that was started by hand and is suspended, inside the current task.
+def _go_on(
+    coroutine: Coroutine[Any, Any, Any], waits_for: Any, stops: Callable[[], bool]
+) -> Generator[Any, Any, tuple[bool, Any]]:
+    """Go on with a coroutine that was started by hand and waits, inside the current task.
 
     Args:
         coroutine: What to go on with.
-        waits_for: What it yielded when it was started.
-        suspended: Called whenever it is about to wait.
+        waits_for: What it yielded last.
+        stops: Called whenever it is about to wait; True leaves it at that.
+
+    Returns:
+        (True, its result) when it ended, (False, what it waits for) when it did not.
     """
-    while True:
-        suspended()
+    while not stops():
         try:
             value = yield waits_for
         except GeneratorExit:
@@ -62,7 +63,8 @@ def _resume(
         try:
             waits_for = step(argument)
         except StopIteration as stop:
-            return stop.value
+            return True, stop.value
+    return False, waits_for
 
 
 async def run_batch(pump: Pump, taken: Sequence[Delivery]) -> list[Delivery]:
@@ -73,13 +75,13 @@ async def run_batch(pump: Pump, taken: Sequence[Delivery]) -> list[Delivery]:
     """
     careful = pump.subscription.schema is None or pump.careful > 0
     pump.careful = max(0, pump.careful - 1)
-    batch = Batch(pump, careful=careful)
-    ended = len(pump.ended)
+    batch = Batch(pump, taken, careful=careful)
+    before = pump.ended.copy()
     try:
-        return await batch.run(taken)
+        return await batch.run()
     except _HandleAgain:
         await batch.tx.rollback()
-        del pump.ended[ended:]
+        pump.ended = before
         pump.careful = CAREFUL_BATCHES
         return await run_batch(pump, taken)
     except (Fenced, OutcomeUnknown, StoreError) as error:
@@ -98,13 +100,9 @@ class _HandleAgain(Exception):
     """A handler failed in a batch without savepoints, or one of its statements did."""
 
 
-class _Suspended:
-    """What is left of a handler that did not end at once."""
-
-    __slots__ = ("calling",)
-
-    def __init__(self, calling: Awaitable[Any]) -> None:
-        self.calling = calling
+async def _to_the_end(coroutine: Coroutine[Any, Any, Any], waits_for: Any) -> Any:
+    """Go on with a coroutine that was started by hand and waits; returns its result."""
+    return (await _go_on(coroutine, waits_for, lambda: False))[1]
 
 
 class Batch:
@@ -114,129 +112,142 @@ class Batch:
     there a batch does without savepoints, and is undone and handled again with them when one of its handlers fails.
     """
 
-    def __init__(self, pump: Pump, *, careful: bool) -> None:
-        """Args: pump: whose deliveries it handles. careful: a savepoint for each of them."""
+    def __init__(self, pump: Pump, taken: Iterable[Delivery], *, careful: bool) -> None:
+        """Args: pump: whose deliveries it handles. taken: these. careful: a savepoint for each of them."""
         self.pump = pump
         self.careful = careful
         self.tx = pump.transaction()
+        self.rest = iter(taken)  # what is not handed over yet
+        self.delivery: Delivery | None = None  # the last one that was
         self.detaching = self.detached = False
 
-    async def run(self, taken: Sequence[Delivery]) -> list[Delivery]:
+    async def run(self) -> list[Delivery]:
         """See `run_batch`."""
-        pump, tx, careful, now = self.pump, self.tx, self.careful, asyncio.get_running_loop().time
-        OPEN.set(tx)
-        until = now() + LONGEST
-        for index, delivery in enumerate(taken):
-            if not pump.takes(delivery):
+        pump = self.pump
+        OPEN.set(self.tx)
+        await self._begin()
+        until = loop_time() + LONGEST
+        while not (pump.stopping or pump.suspends or loop_time() > until):
+            try:
+                await self._watch(self._handle(until))
+                break
+            except BaseException as error:  # noqa: BLE001 - a failed attempt, whatever it is
+                await self._undo(error)
+        if self.detached:
+            return []
+        await self._flush()
+        rest = [other for other in self.rest if pump.takes(other)]
+        following = [] if rest else await pump.take_more()
+        await self._commit(following)
+        return rest or following
+
+    async def _handle(self, until: float) -> Any:
+        """Hand over one delivery after the other, until one fails or there is a reason to commit.
+
+        Returns:
+            What the last handler returned, when it was detached.
+        """
+        pump, tx, raw, careful = self.pump, self.tx, self.raw, self.careful
+        readers, call, failing = pump.answering.readers, pump.dispatch.call, pump.intake.failing
+        for count, delivery in enumerate(self.rest, 1):
+            if failing and not pump.takes(delivery):
                 continue
-            raw = tx.raw or await self._begin()
+            self.delivery = delivery
+            envelope = delivery.envelope
             if careful:
                 await raw.savepoint()
-            try:
-                result = self._start(delivery)
-                if result is not None or delivery.envelope.headers is not None:  # a request is answered all the same
-                    await self._take(result, delivery, taken[index + 1 :])
-                    if self.detached:
-                        return []
-                if careful:
-                    await raw.keep()
-            except BaseException as error:  # noqa: BLE001 - a failed attempt, whatever it is
-                await self._undo(raw, delivery, error)
-            else:
-                pump.ended.append(Ended(delivery, None, (), tx.later) if tx.later else Ended(delivery))
+            HANDLING.set(envelope)
+            message = readers[envelope.type](envelope)
+            result = None if message is UNSEEN else await call(message, tx, envelope)
+            if self.detaching:
+                return result
+            if result is not None or envelope.headers is not None:  # a request is answered all the same
+                tx.add(pump.answering.returned(result, envelope))
+            if careful:
+                await raw.keep()
+            if tx.published:
+                pump.ended.well(delivery, (), tx.later)
                 tx.kept()
-            if pump.suspends or pump.stopping or (index % 8 == 7 and now() > until):  # noqa: PLR2004
-                await self._flush()
-                rest = [other for other in taken[index + 1 :] if pump.takes(other)]
-                await self._commit(())
-                return rest
-        await self._flush()
-        following = await pump.take_more()
-        await self._commit(following)
-        return following
+            else:
+                pump.ended.acked.append(delivery)
+            tx.touched = False
+            if pump.suspends or pump.stopping or (count % 8 == 0 and loop_time() > until):
+                break
+        return None
 
-    async def _begin(self) -> StoreTransaction:
-        raw = await self.tx.begun()
+    async def _watch(self, handling: Coroutine[Any, Any, Any]) -> None:
+        """Run what hands deliveries over inside the current task, to see when a handler waits."""
+        try:
+            waits_for = handling.send(None)
+        except StopIteration:
+            return
+        ended, waits_for = await _go_on(handling, waits_for, self._must_detach)
+        if not ended:
+            await self._detach(_to_the_end(handling, waits_for))
+
+    async def _begin(self) -> None:
+        self.raw = await self.tx.begun()
         self.tx.touched = False  # by no handler yet
         if not self.careful:
-            raw.defer()
-        return raw
+            self.raw.defer()
 
     async def _flush(self) -> None:
         """Have done what was deferred, before anything else depends on it."""
-        if self.careful or self.tx.raw is None:
+        if self.careful:
             return
         try:
-            await self.tx.raw.flush()
+            await self.raw.flush()
         except StoreError:
             raise  # the store's own trouble
         except Exception as error:
             raise _HandleAgain from error
 
-    def _start(self, delivery: Delivery) -> Any:
-        """Run a handler until it ends or suspends; returns its result, or what is left of it."""
-        dispatch, envelope = self.pump.dispatch, delivery.envelope
-        HANDLING.set(envelope)
-        message = self.pump.answering.read(envelope)
-        if message is UNSEEN:
-            return None
-        coroutine: Any = dispatch.call(message, self.tx, envelope)
-        try:
-            waits_for = coroutine.send(None)
-        except StopIteration as stop:
-            return stop.value
-        return _Suspended(_resume(coroutine, waits_for, self._suspended))
+    def _must_detach(self) -> bool:
+        """A handler waits. If not for its transaction, its like must not share one from now on.
 
-    def _suspended(self) -> None:
-        """A handler waits; if for something else than its transaction, its like must not share one from now on."""
-        raw = self.tx.raw
-        if raw is None or not raw.waiting:
-            self.pump.suspends = True
+        Returns:
+            True where it must not go on in this one either, for it has done nothing in it yet.
+        """
+        if self.raw.waiting:
+            return False
+        self.pump.suspends = True
+        return not self.tx.touched
 
-    async def _take(self, result: Any, delivery: Delivery, rest: Sequence[Delivery]) -> None:
-        """Take what a handler returned, or see to its end first."""
-        pump, tx = self.pump, self.tx
-        if type(result) is _Suspended:
-            if not tx.touched:
-                await self._flush()
-                pump.suspends = True
-                await self._detach(delivery, rest, result.calling)
-                return
-            result = await result.calling
-        if result is not None or delivery.envelope.headers is not None:
-            tx.outbox.extend(pump.answering.returned(result, delivery.envelope))
-
-    async def _undo(self, raw: StoreTransaction, delivery: Delivery, error: BaseException) -> None:
+    async def _undo(self, error: BaseException) -> None:
         """Undo what a handler did that failed; the others of its batch are kept."""
-        if self.detaching or (self.pump.cutting and isinstance(error, asyncio.CancelledError)):
+        delivery = self.delivery
+        if delivery is None or self.detaching or (self.pump.cutting and isinstance(error, asyncio.CancelledError)):
             raise error  # not acknowledged
         await calm()
         if not self.careful:
             raise _HandleAgain from error
         try:
-            await raw.undo()
+            await self.raw.undo()
         except Exception:  # noqa: BLE001 - whatever it says, the handler's error is the reason
             raise error from None  # the store's own trouble has ended the whole transaction
         self.tx.undone()
         self.pump.failed(delivery, error)
 
-    async def _detach(self, delivery: Delivery, rest: Sequence[Delivery], calling: Awaitable[Any]) -> None:
-        """Commit what came before a handler that awaits something else, and let the pump go on without it."""
-        tx = self.tx
+    async def _detach(self, calling: Awaitable[Any]) -> None:
+        """Commit what came before a handler that awaits something else, and let the pump go on without it.
+
+        Args:
+            calling: Goes on with the handler, and returns what it returns.
+        """
+        await self._flush()
+        pump, tx, delivery = self.pump, self.tx, self.delivery
         self.detaching = True
         sent, later = tx.outbox, tx.later
         await self._commit(())
         tx.reopen()
         tx.outbox, tx.later = sent, later
         self.detached = True
-        await self.pump.detach(delivery, tx, [other for other in rest if self.pump.takes(other)], calling)
+        if delivery is not None:
+            await pump.detach(delivery, tx, [other for other in self.rest if pump.takes(other)], calling)
 
     async def _commit(self, following: Sequence[Delivery]) -> None:
         """Apply the settlements with everything the handlers published, and commit."""
-        pump, raw = self.pump, self.tx.raw
-        if raw is None:
-            await pump.flush(following)
-            return
+        pump, raw = self.pump, self.raw
         ended, parked, ops = pump.settlements(following)
         if self.tx.earlier and ops:  # behind what others returned before
             feed, last = ops[-1]

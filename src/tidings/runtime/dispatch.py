@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -20,21 +21,28 @@ log = logging.getLogger("tidings")
 Call = Callable[[Any, Any, Envelope], Awaitable[Any]]
 """(message, tx or None, envelope) -> the handler's coroutine."""
 
+Read = Callable[[Envelope], Any]
+"""Envelope -> the message in it; `Gone` or UNSEEN for a tombstone. Raises Unreadable."""
+
 UNSEEN = object()
 """Stands for a message this handler does not want to see: a tombstone it did not ask for."""
 
 
 class Dispatch:
-    """Reads envelopes and calls the handler of one subscription."""
+    """Reads envelopes and calls the handler of one subscription.
+
+    Attributes:
+        readers: What reads the envelopes of a type, by its stored name. Without types, the envelope itself is read.
+        call: Calls the handler.
+    """
 
     def __init__(self, subscription: Subscription) -> None:
         """Compile decoders by stored name, and the way the handler takes its arguments."""
         self.subscription = subscription
-        self._readers: dict[str, tuple[int, Callable[[bytes], Any], MessageType | None]] = {}
+        self.readers: dict[str, Read] = {} if subscription.types else defaultdict(lambda: _itself)
         for kind in subscription.types:
-            reader = (kind.schema, Codec(kind).decode, kind if kind.kind == "state" else None)
-            for name in (kind.name, *kind.was):
-                self._readers[name] = reader
+            read = _reader(kind, subscription)
+            self.readers.update((name, read) for name in (kind.name, *kind.was))
         self._threads: Threads | None = None if subscription.is_async else Threads(subscription)
         self.call: Call = _compile(subscription, self._threads)
         self._warned = False
@@ -43,22 +51,6 @@ class Dispatch:
         """Start no thread any more."""
         if self._threads is not None:
             self._threads.close()
-
-    def read(self, envelope: Envelope) -> Any:
-        """The message in an envelope; `Gone` or UNSEEN for a tombstone. Without types, the envelope itself.
-
-        Raises:
-            Unreadable: The data is not of the declared type, or of a newer schema than this code knows.
-        """
-        if not self._readers:
-            return envelope
-        schema, decode, state = self._readers[envelope.type]
-        if envelope.schema > schema:
-            msg = f"{envelope.type} has schema version {envelope.schema}; this code knows {schema}"
-            raise Unreadable(msg, "deploy the newer code, then redrive")
-        if state is not None and envelope.data in TOMBSTONES and envelope.key is not None:
-            return Gone(state.cls, envelope.key) if self.subscription.tombstones else UNSEEN
-        return decode(envelope.data)
 
     def messages(self, result: Any) -> tuple[Any, ...]:
         """What a handler returned, as messages to publish; anything else is reported once and left."""
@@ -100,6 +92,28 @@ class Threads:
     def close(self) -> None:
         """Start nothing any more; what runs cannot be stopped."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _itself(envelope: Envelope) -> Envelope:
+    return envelope
+
+
+def _reader(kind: MessageType, subscription: Subscription) -> Read:
+    """What reads envelopes of one type."""
+    decode, known = Codec(kind).decode, kind.schema
+
+    def read(envelope: Envelope) -> Any:
+        if envelope.schema > known:
+            msg = f"{envelope.type} has schema version {envelope.schema}; this code knows {known}"
+            raise Unreadable(msg, "deploy the newer code, then redrive")
+        return decode(envelope.data)
+
+    def read_state(envelope: Envelope) -> Any:
+        if envelope.schema <= known and envelope.data in TOMBSTONES and envelope.key is not None:
+            return Gone(kind.cls, envelope.key) if subscription.tombstones else UNSEEN
+        return read(envelope)
+
+    return read_state if kind.kind == "state" else read
 
 
 def _compile(subscription: Subscription, threads: Threads | None) -> Call:

@@ -58,6 +58,13 @@ class Intake:
         """Note that the table of held deliveries is not what it was."""
         self._any_held = self.look = True
 
+    def forget(self, settled: Iterable[Delivery]) -> None:
+        """Forget the held ones of these, which are settled; more may be due now."""
+        for delivery in settled:
+            if delivery.held:
+                self.rows.pop(delivery.held, None)
+                self.look = True
+
     def clear(self) -> None:
         """Forget everything; the store knows."""
         self.rows.clear()
@@ -104,7 +111,7 @@ class Intake:
                 if envelope.key in blocked:
                     self.park(envelope)
             fresh = [envelope for envelope in fresh if envelope.key not in blocked]
-        deliveries = [Delivery(envelope) for envelope in fresh]
+        deliveries = list(map(Delivery, fresh))
         if self._subscription.newest:
             deliveries, superseded = newest_only(deliveries)
             self.superseded.extend(superseded)

@@ -42,7 +42,7 @@ async def run_lane(pump: Pump) -> None:
 
 
 async def _call(pump: Pump, delivery: Delivery, tx: OpenTransaction | None) -> Any:
-    message = pump.answering.read(delivery.envelope)
+    message = pump.answering.readers[delivery.envelope.type](delivery.envelope)
     return None if message is UNSEEN else await pump.dispatch.call(message, tx, delivery.envelope)
 
 
@@ -94,9 +94,9 @@ async def _acknowledge(pump: Pump, delivery: Delivery, tx: OpenTransaction | Non
         if tx is not None:
             await tx.rollback()
     elif tx is None:
-        pump.ended.append(Ended(delivery, None, append))
+        pump.ended.well(delivery, append)
     elif tx.raw is None:
-        pump.ended.append(Ended(delivery, None, [*tx.outbox, *append], tx.later))
+        pump.ended.well(delivery, [*tx.outbox, *append], tx.later)
     else:
         tx.outbox.extend(append)
         try:
@@ -124,4 +124,4 @@ async def _commit(pump: Pump, delivery: Delivery, tx: OpenTransaction) -> None:
         await tx.finish()
     finally:
         pump.committing.discard(id(delivery))
-    pump.ended.append(Ended(delivery, committed=True))
+    pump.ended.others.append(Ended(delivery, committed=True))

@@ -31,7 +31,7 @@ from tidings.runtime.dispatch import Dispatch
 from tidings.runtime.intake import WAITS, Intake
 from tidings.runtime.lane import conclude, make_room, run_lane
 from tidings.runtime.outgoing import Outgoing
-from tidings.runtime.settlement import Ended, settlements
+from tidings.runtime.settlement import Ended, Endings, settlements
 from tidings.runtime.transaction import OpenTransaction
 
 log = logging.getLogger("tidings")
@@ -68,7 +68,7 @@ class Pump:
         self.wake = asyncio.Event()
         self.stopping = False
         self.handled = 0
-        self.ended: list[Ended] = []
+        self.ended = Endings()
         self.careful = 0  # batches still to be handled with a savepoint for each delivery
         self.suspends = not subscription.transactional  # until a handler was seen to await something else than its tx
         self.running: dict[int, Delivery] = {}  # by id(): hashing a delivery would hash its data
@@ -114,6 +114,8 @@ class Pump:
         if self.stopping or loop_time() >= self._flush_at or 2 * len(self.ended) > self.ahead.room:
             self._flush_at = loop_time() + self._leisure
             await self.flush(taken if self.subscription.counted else ())
+        if not self.suspends:
+            taken = [each for each in taken if self.takes(each)]  # its slot may be lost, its key may have failed
         while taken and not self.suspends and not self.stopping:
             self.ahead.handed(anew=True)
             taken = await run_batch(self, taken)
@@ -147,7 +149,7 @@ class Pump:
     async def _take(self, room: int) -> list[Delivery]:
         taken = await self.intake.take(room, self.in_memory, self.lanes.claims)
         if self.intake.superseded:
-            self.ended.extend(Ended(delivery) for delivery in self.intake.superseded)
+            self.ended.acked += self.intake.superseded
             self.intake.superseded.clear()
         return taken
 
@@ -250,7 +252,7 @@ class Pump:
         level = logging.ERROR if held.state == "dead" else logging.WARNING
         log.log(level, "%s: %s %s: %s", self.group, envelope.type, printable(envelope.id), held.history[-1])
         told = self.answering.refused(envelope, held.reason) if held.state == "dead" else ()
-        self.ended.append(Ended(delivery, held, told))
+        self.ended.others.append(Ended(delivery, held, told))
         if envelope.key is not None and not (held.state == "dead" and it.on_dead == "skip"):
             self.intake.failing[envelope.key] = envelope
             self.intake.release(self.lanes.drop(lambda other: other.envelope.key == envelope.key), WAITS)
@@ -268,9 +270,9 @@ class Pump:
             raise
         self.settled(ended, parked)
 
-    def settlements(self, starting: Sequence[Delivery]) -> tuple[list[Ended], list[Held], list[tuple[Feed, Settle]]]:
+    def settlements(self, starting: Sequence[Delivery]) -> tuple[Endings, list[Held], list[tuple[Feed, Settle]]]:
         """What ended and what is parked since the last time, and the operations that settle it."""
-        ended, self.ended = self.ended, []
+        ended = self.ended.take()
         parked, self.intake.parked = self.intake.parked, []
         if not (ended or parked or starting or self._scanned()):
             return ended, parked, []
@@ -312,13 +314,12 @@ class Pump:
                 feed.flushed = max(feed.flushed, op.checkpoint)
             return
 
-    def settled(self, ended: Sequence[Ended], parked: Sequence[Held]) -> None:
+    def settled(self, ended: Endings, parked: Sequence[Held]) -> None:
         """Bring memory in line with what is committed now."""
-        for end in ended:
-            self.handled += 1
-            if end.delivery.held:
-                self.intake.rows.pop(end.delivery.held, None)
-                self.intake.look = True
+        self.handled += len(ended)
+        if self.intake.rows:
+            self.intake.forget(ended.deliveries)
+        for end in ended.others:
             if end.held is not None:
                 envelope = end.delivery.envelope
                 self.intake.held_changed()
@@ -348,7 +349,7 @@ class Pump:
             leaving = set(consumer.slots[:surplus])
             self.intake.release(self.lanes.drop(lambda item: consumer.slot_of(item.envelope) in leaving))
             taken = [item for at, item in self.running.items() if at not in self.void]
-            taken += [end.delivery for end in self.ended]
+            taken += self.ended.deliveries
             unfinished = [item.envelope for item in taken if not item.held]
             consumer.split(leaving, [*unfinished, *(row.envelope for row in self.intake.parked if not row.id)])
             await self.flush()
@@ -365,7 +366,7 @@ class Pump:
         self._claim_at = loop_time() + CLAIM_AGAIN
         for feed in list(self.consumer.feeds):
             self._forget_slots(self.consumer.lose(feed))
-        self.ended.clear()
+        self.ended.take()
         self.intake.clear()
 
     def _forget_slots(self, slots: set[int]) -> None:
@@ -378,7 +379,7 @@ class Pump:
 
         self.lanes.drop(lambda item: is_lost(item.envelope))
         self.intake.lose(is_lost)
-        self.ended = [end for end in self.ended if not is_lost(end.delivery.envelope)]
+        self.ended.drop(is_lost)
         self.void |= {at for at, item in self.running.items() if is_lost(item.envelope)}
         self.wake.set()
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 import msgspec
 
@@ -12,8 +13,11 @@ from tidings.core.operations import Append, Delivery, Held, Settle
 from tidings.core.ports import Consumer, Feed
 
 
+_held, _position = attrgetter("held"), attrgetter("envelope.position")
+
+
 class Ended(msgspec.Struct, frozen=True, gc=False):
-    """How one delivery ended.
+    """How one delivery ended that is not simply acknowledged.
 
     Attributes:
         delivery: Which one.
@@ -30,6 +34,55 @@ class Ended(msgspec.Struct, frozen=True, gc=False):
     committed: bool = False
 
 
+class Endings:
+    """What ended and is not settled yet.
+
+    Attributes:
+        acked: What is acknowledged, with nothing else to store. Most of all deliveries end so.
+        others: How the others ended.
+    """
+
+    __slots__ = ("acked", "others")
+
+    def __init__(self) -> None:
+        self.acked: list[Delivery] = []
+        self.others: list[Ended] = []
+
+    def __len__(self) -> int:
+        """Number of deliveries."""
+        return len(self.acked) + len(self.others)
+
+    @property
+    def deliveries(self) -> list[Delivery]:
+        """All of them."""
+        return [*self.acked, *[end.delivery for end in self.others]]
+
+    def well(self, delivery: Delivery, append: Sequence[Envelope] = (), later: Sequence[Append] = ()) -> None:
+        """Note one that ended well. Args: append: messages of its handler. later: delayed ones."""
+        if append or later:
+            self.others.append(Ended(delivery, None, append, later))
+        else:
+            self.acked.append(delivery)
+
+    def copy(self) -> Endings:
+        """The same, to come back to."""
+        same = Endings()
+        same.acked, same.others = self.acked.copy(), self.others.copy()
+        return same
+
+    def take(self) -> Endings:
+        """All there is; nothing is left here."""
+        taken = Endings()
+        taken.acked, self.acked = self.acked, taken.acked
+        taken.others, self.others = self.others, taken.others
+        return taken
+
+    def drop(self, unwanted: Callable[[Envelope], bool]) -> None:
+        """Forget some. Args: unwanted: tells which."""
+        self.acked = [each for each in self.acked if not unwanted(each.envelope)]
+        self.others = [end for end in self.others if not unwanted(end.delivery.envelope)]
+
+
 @dataclass(slots=True)
 class _Sum:
     """What happened in one feed."""
@@ -41,6 +94,13 @@ class _Sum:
     later: list[Append] = field(default_factory=list)
     finished: list[int] = field(default_factory=list)
     committed: list[int] = field(default_factory=list)  # finished, and in the store as such
+
+    def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        """Count in deliveries that ended well and leave nothing to store."""
+        if any(map(_held, deliveries)):
+            self.done += filter(None, map(_held, deliveries))
+            deliveries = [each for each in deliveries if not each.held]
+        self.finished += map(_position, deliveries)
 
     def add(self, end: Ended) -> None:
         """Count in one delivery that ended."""
@@ -69,7 +129,7 @@ class _Sum:
 
 def settlements(
     consumer: Consumer,
-    ended: Sequence[Ended],
+    ended: Endings,
     parked: Sequence[Held],
     starting: Sequence[Held],
     *,
@@ -80,7 +140,7 @@ def settlements(
 
     Args:
         consumer: Tells which feed a delivery belongs to now; those of lost slots are left out.
-        ended: Deliveries that ended.
+        ended: Deliveries that ended, and how.
         parked: Held deliveries to store.
         starting: Held deliveries whose next attempt starts now, as they are to be stored.
         mark: True when fresh deliveries start now: everything taken counts as started.
@@ -88,7 +148,13 @@ def settlements(
     """
     sums = {id(feed): _Sum(feed) for feed in consumer.feeds}
     feed_of = consumer.feed_of
-    for end in ended:
+    if len(consumer.feeds) == 1:
+        sums[id(consumer.feeds[0])].acknowledge(ended.acked)
+    else:
+        for delivery in ended.acked:
+            if (feed := feed_of(delivery.envelope)) is not None:
+                sums[id(feed)].acknowledge((delivery,))
+    for end in ended.others:
         if (feed := feed_of(end.delivery.envelope)) is not None:
             sums[id(feed)].add(end)
     for row in parked:
@@ -97,7 +163,7 @@ def settlements(
     for row in starting:
         if (feed := feed_of(row.envelope)) is not None:
             sums[id(feed)].hold.append(row)
-    durable = bool(parked) or (bool(ended) if counted else any(end.held for end in ended))
+    durable = bool(parked) or (len(ended) > 0 if counted else any(end.held for end in ended.others))
     ops = ((total.feed, _settle(consumer.group, total, mark=mark, durable=durable)) for total in sums.values())
     return [(feed, op) for feed, op in ops if op is not None]
 
@@ -106,6 +172,7 @@ def _settle(group: str, total: _Sum, *, mark: bool, durable: bool) -> Settle | N
     feed = total.feed
     feed.watermark.finished(*total.finished, *total.committed)
     position = feed.watermark.position  # what finished beyond it is marked, so that a crash does not bring it back
+    beyond = [each for each in total.finished if each > position] if max(total.finished, default=0) > position else []
     checkpoint = position if position > feed.flushed else None
     started = feed.cursor if mark else None
     if checkpoint is None and started is None and not (total.hold or total.done or total.finished):
@@ -117,7 +184,7 @@ def _settle(group: str, total: _Sum, *, mark: bool, durable: bool) -> Settle | N
         started,
         total.hold,
         total.done,
-        [finished for finished in total.finished if finished > position],
+        beyond,
         total.append,
         total.later,
         durable,

@@ -31,6 +31,7 @@ class OpenTransaction:
         outer: The one that the caller of `app.transaction()` works in already.
         raw: The store's transaction, None while nothing was executed.
         touched: True when the current handler executed something.
+        published: True when the current handler published something.
         earlier: Envelopes that handlers before the current one published in it; they go first.
         outbox: Envelopes to append when it commits.
         later: Appends with a due time, stored when it commits.
@@ -49,6 +50,7 @@ class OpenTransaction:
         "later",
         "outbox",
         "outer",
+        "published",
         "raw",
         "store",
         "touched",
@@ -77,7 +79,7 @@ class OpenTransaction:
         self._clock = clock
         self.outer = OPEN.get() if limit is None else None  # a handler's own has none around it
         self.raw: StoreTransaction | None = None
-        self.touched = False
+        self.touched = self.published = False
         self.closed = False
         self.expired = False
         self._limit = limit
@@ -138,6 +140,7 @@ class OpenTransaction:
         self._check()  # nobody commits what is published after the end: it would be lost in silence
         due = self._clock.due(after, at)
         envelopes = self._outgoing.envelopes(messages, id=None, headers=None)
+        self.published = True
         if due is None:
             self.outbox.extend(envelopes)
         else:
@@ -164,6 +167,7 @@ class OpenTransaction:
         raw = await self.begun()
         if self.earlier or self.outbox:
             await raw.apply(Append([*self.earlier, *self.outbox], fresh=self._outgoing.fresh))
+            self.published = True
             self._sent.extend(self.earlier)
             self.earlier, self.outbox = [], []
         envelopes = [self._outgoing.envelope(event, stream=stream, key=key) for event in events]
@@ -172,16 +176,20 @@ class OpenTransaction:
 
     # ---- several handlers in one transaction -----------------------------------------------------------------------
 
+    def add(self, envelopes: Sequence[Envelope]) -> None:
+        """Have envelopes appended when it commits, behind what the handler published itself."""
+        self.published = True
+        self.outbox += envelopes
+
     def kept(self) -> None:
         """A handler ended well: what it published leaves with the others' messages. Another one may begin."""
-        self.touched = False
-        if self.outbox or self.later or self._sent:
-            self.earlier += self.outbox
-            self.outbox, self.later, self._sent = [], [], []  # lists of the next one's own
+        self.touched = self.published = False
+        self.earlier += self.outbox
+        self.outbox, self.later, self._sent = [], [], []  # lists of the next one's own
 
     def undone(self) -> None:
         """A handler failed: what it published does not leave; what it appended for the others is theirs again."""
-        self.touched = False
+        self.touched = self.published = False
         self.earlier = [*self._sent, *self.earlier]
         self.outbox, self.later, self._sent = [], [], []
 
@@ -204,7 +212,7 @@ class OpenTransaction:
     def reopen(self) -> None:
         """Be a new transaction, begun at its first statement."""
         self.raw = None
-        self.closed = self.touched = self.expired = False
+        self.closed = self.touched = self.published = self.expired = False
         self.earlier, self.outbox, self.later = [], [], []
 
     async def end(self) -> None:

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from itertools import starmap
 from typing import Any
 
 from tidings.core.envelope import SLOTS, Envelope
@@ -114,7 +115,7 @@ def read(
         params.append(app)
     sql.append("ORDER BY position LIMIT ?")
     params.append(limit)
-    return [Envelope(*row) for row in readers.rows(" ".join(sql), params)]
+    return list(starmap(Envelope, readers.rows(" ".join(sql), params)))
 
 
 def load(readers: Readers, stream: str, after: int) -> list[tuple[str, bytes, int]]:

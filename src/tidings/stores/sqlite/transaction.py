@@ -91,12 +91,12 @@ class SqliteTransaction:
 
     async def execute(self, sql: str, params: Sequence[Any] = ()) -> SqliteRows | Deferred:
         """Run one statement here and now, unless it is a change that may be deferred."""
+        if self._deferred is not None and sql == self._same:  # if the store was closed, the commit says so
+            self._pending.append(params)
+            return self._deferred
         if self._writer.lent != self._number or sql not in self._checked:
             self._check(sql)
         if self._deferring is not None:
-            if sql == self._same and self._deferred is not None:
-                self._pending.append(params)
-                return self._deferred
             self._catch_up()
             if self._deferring.allows(sql):
                 self._same, self._deferred = sql, Deferred(self._deferring, sql)
