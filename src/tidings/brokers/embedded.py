@@ -6,13 +6,13 @@ feed per group; slots that arrive with another checkpoint start as a feed of the
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from tidings.brokers.recent import Recent
 from tidings.core.codec import MAX_BYTES
-from tidings.core.envelope import Envelope
+from tidings.core.envelope import Envelope, Seen
 from tidings.core.guarantees import Guarantees
 from tidings.core.operations import CRASHED, Claim, Held, Join, Lease, Settle
 from tidings.core.ports import Store
@@ -20,6 +20,8 @@ from tidings.core.subscription import Subscription
 from tidings.core.watermark import Watermark
 
 _position = attrgetter("position")
+
+E = TypeVar("E", Envelope, Seen)
 
 SCAN = 20_000
 """Positions looked at in one read, so that a group whose types are rare does not read for long."""
@@ -47,6 +49,8 @@ class Feed:
 class LogConsumer:
     """One worker's share of one group."""
 
+    feeds: list[Feed]
+
     def __init__(
         self,
         store: Store,
@@ -62,14 +66,14 @@ class LogConsumer:
         self.subscription = subscription
         self.group = group
         self.member = member
-        self.feeds: list[Feed] = []
+        self.feeds = []
         self._app = app
         self._lease = lease
         self._one_slot = subscription.slots == 1
         self._feed_of: dict[int, Feed] = {}
         self._dropped: set[int] = set()  # slots forgotten with work under way, and not handed back yet
         self._skip: set[int] = set()
-        self._wants = subscription.wants
+        self._wants: Callable[[Any], bool] | None = subscription.wants
         self._recent = recent or Recent()
 
     async def join(self) -> int:
@@ -97,11 +101,11 @@ class LogConsumer:
         )
         return waiting
 
-    def feed_of(self, envelope: Envelope) -> Feed | None:
+    def feed_of(self, envelope: Seen) -> Feed | None:
         """The feed a delivery belongs to now; None when its slot was lost."""
         return self._feed_of.get(0 if self._one_slot else envelope.slot)
 
-    def slot_of(self, envelope: Envelope) -> int:
+    def slot_of(self, envelope: Seen) -> int:
         """The slot of an envelope in this group."""
         return 0 if self._one_slot else envelope.slot
 
@@ -110,7 +114,7 @@ class LogConsumer:
         """The slots whose deliveries this worker may take."""
         return [slot for slot, feed in self._feed_of.items() if not feed.closing]
 
-    def split(self, slots: Iterable[int], unfinished: Sequence[Envelope]) -> None:
+    def split(self, slots: Iterable[int], unfinished: Sequence[Seen]) -> None:
         """Take slots out of their feeds to hand them back; `unfinished` are their taken, unfinished deliveries."""
         chosen = set(slots)
         for feed in list(self.feeds):
@@ -119,7 +123,7 @@ class LogConsumer:
                 self._part(feed, leaving, unfinished)
         self.feeds = [feed for feed in self.feeds if feed.slots]
 
-    def _part(self, feed: Feed, slots: dict[int, int], unfinished: Sequence[Envelope]) -> None:
+    def _part(self, feed: Feed, slots: dict[int, int], unfinished: Sequence[Seen]) -> None:
         """Make a closing feed of some slots of a feed; neither waits for what is unfinished in the other."""
         own = sorted(envelope.position for envelope in unfinished if self.slot_of(envelope) in slots)
         parting = Feed(slots, feed.cursor)
@@ -223,10 +227,30 @@ class LogConsumer:
         some = chosen if 1 < self.subscription.slots != len(chosen) else None
         return await self.store.read(after, until, limit, types=names, slots=some, app=self._app)
 
+    async def _skim(self, after: int, until: int, limit: int, slots: Iterable[int]) -> Sequence[Seen]:
+        if self._wants is not None or not self._one_slot or self._recent.holds(after + 1):
+            return await self._read(after, until, limit, slots)
+        return await self.store.skim(after, until, limit, self.subscription.names, self._app)
+
+    async def again(self, seen: Sequence[Seen]) -> list[Envelope]:
+        """All there is of what was skimmed."""
+        positions = {each.position for each in seen}
+        found = await self.store.read(seen[0].position - 1, seen[-1].position, SCAN, types=self.subscription.names)
+        return [each for each in found if each.position in positions]
+
     async def fetch(self, limit: int) -> list[Envelope]:
         """Up to about `limit` events that no one took yet, in the order of the log within each key."""
-        found: list[Envelope] = []
-        feeds = [feed for feed in self.feeds if not feed.closing]
+        return await self._fetch(limit, self._read)
+
+    async def skim(self, limit: int) -> list[Seen]:
+        """The same, only what it takes to handle them, if all slots are one and nothing is left out."""
+        return await self._fetch(limit, self._skim)
+
+    async def _fetch(
+        self, limit: int, read: Callable[[int, int, int, Iterable[int]], Awaitable[Sequence[E]]]
+    ) -> list[E]:
+        found: list[E] = []
+        feeds: list[Feed] = [feed for feed in self.feeds if not feed.closing]
         if not feeds:
             return found
         feeds.sort(key=lambda feed: feed.cursor)  # the hindmost first, but only until it has caught up with the next
@@ -240,7 +264,7 @@ class LogConsumer:
             until = min(head, feed.cursor + SCAN)
             if ahead is not None and ahead.cursor > feed.cursor:
                 until = min(until, ahead.cursor)
-            rows = await self._read(feed.cursor, until, room, feed.slots)
+            rows = await read(feed.cursor, until, room, feed.slots)
             cursor = rows[-1].position if len(rows) >= room else until
             watermark = feed.watermark
             if self._wants is not None:
@@ -257,7 +281,7 @@ class LogConsumer:
             passed = min(feed.cursor for feed in feeds)
             self._skip = {position for position in self._skip if position > passed}
         if in_memory and not found and limit > 0:  # nobody says again that others have appended more
-            return await self.fetch(limit)
+            return await self._fetch(limit, read)
         return found
 
     def _merge(self) -> None:

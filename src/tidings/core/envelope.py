@@ -84,3 +84,40 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
     def conversation(self) -> str:
         """The correlation id: that of the first message of the conversation."""
         return self.correlation or self.id
+
+
+class Excerpt(msgspec.Struct, frozen=True, gc=False):
+    """What of an envelope it takes to handle it, and to publish what it causes; reading the rest takes as long again.
+
+    Attributes:
+        position: As in `Envelope`, like all others.
+        id: See there.
+        type: See there.
+        schema: See there.
+        key: See there.
+        slot: See there.
+        correlation: See there.
+        traceparent: See there.
+        headers: See there.
+        data: See there.
+    """
+
+    position: int
+    id: str
+    type: str
+    schema: int
+    key: str | None
+    slot: int
+    correlation: str | None
+    traceparent: str | None
+    headers: bytes | None
+    data: bytes
+
+    @property
+    def conversation(self) -> str:
+        """The correlation id: that of the first message of the conversation."""
+        return self.correlation or self.id
+
+
+Seen = Envelope | Excerpt
+"""What is handled."""

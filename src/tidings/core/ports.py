@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 
 from tidings.core.arrival import Arrival, Result
 from tidings.core.check import Check
-from tidings.core.envelope import Envelope
+from tidings.core.envelope import Envelope, Excerpt, Seen
 from tidings.core.guarantees import Guarantees
 from tidings.core.migration import Migration, Schema
 from tidings.core.operations import Backlog, CurrentState, Held, Member, Op, State
@@ -124,6 +124,11 @@ class Store(Protocol):
         app: str | None = None,
     ) -> Sequence[Envelope]:
         """Envelopes with after < position <= until, in order, filtered; private ones (no topic) only of `app`."""
+
+    async def skim(
+        self, after: int, until: int, limit: int, types: Sequence[str] | None, app: str
+    ) -> Sequence[Excerpt]:
+        """The same of all slots, only what it takes to handle them."""
 
     async def load(self, stream: str, after: int = 0) -> Sequence[tuple[str, bytes, int]]:
         """(type, data, version) of a stream's events after a version, in order."""
@@ -258,13 +263,19 @@ class Consumer(Protocol):
     async def fetch(self, limit: int) -> list[Envelope]:
         """Up to about `limit` events nobody took yet, ordered within each key."""
 
-    def feed_of(self, envelope: Envelope) -> Feed | None:
+    async def skim(self, limit: int) -> list[Seen]:
+        """The same, but excerpts of them where the store has those."""
+
+    async def again(self, seen: Sequence[Seen]) -> list[Envelope]:
+        """All there is of what was skimmed."""
+
+    def feed_of(self, envelope: Seen) -> Feed | None:
         """The feed a delivery belongs to now, None when its slot was lost."""
 
-    def slot_of(self, envelope: Envelope) -> int:
+    def slot_of(self, envelope: Seen) -> int:
         """The slot of an envelope in this group."""
 
-    def split(self, slots: Iterable[int], unfinished: Sequence[Envelope]) -> None:
+    def split(self, slots: Iterable[int], unfinished: Sequence[Seen]) -> None:
         """Take slots out of their feed, to be handed back once settled."""
 
     def lose(self, feed: Feed) -> set[int]:

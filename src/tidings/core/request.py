@@ -16,7 +16,7 @@ import msgspec
 
 from tidings.core.attributes import ANSWER, EXPIRY, REPLY_TO, microseconds, timestamp
 from tidings.core.codec import MAX_BYTES, decode_json, encode_json
-from tidings.core.envelope import SLOTS, Envelope
+from tidings.core.envelope import SLOTS, Envelope, Seen
 from tidings.core.message import address_of
 from tidings.errors import PayloadTooLarge, Unreadable
 
@@ -67,7 +67,7 @@ def as_request(command: Envelope, app: str, until: int) -> Envelope:
     return msgspec.structs.replace(command, headers=encode_json({**headers, EXPIRY: timestamp(until), REPLY_TO: app}))
 
 
-def waiting_for(envelope: Envelope) -> Waiting | None:
+def waiting_for(envelope: Seen) -> Waiting | None:
     """Who waits for an answer to a message, if it is a request."""
     if envelope.headers is None or _MARK not in envelope.headers:
         return None

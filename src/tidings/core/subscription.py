@@ -78,6 +78,11 @@ class Subscription:
         return "tx" in self.takes
 
     @property
+    def repeatable(self) -> bool:
+        """True where handling a message twice shows nowhere: it fills tables of its own, and does nothing else."""
+        return self.schema is not None and self.transactional and not (self.newest or self.commands or self.fetch)
+
+    @property
     def commands(self) -> tuple[MessageType, ...]:
         """Those of its types that are commands; no other subscription may handle them."""
         return tuple(kind for kind in self.types if kind.kind == "command")

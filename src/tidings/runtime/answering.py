@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from tidings.core.delivery import printable
-from tidings.core.envelope import Envelope
+from tidings.core.envelope import Envelope, Seen
 from tidings.core.request import Answer, Returned, Waiting, answer, waiting_for
 from tidings.runtime.clock import MICROSECONDS, Clock
 from tidings.runtime.dispatch import UNSEEN, Dispatch, Read
@@ -38,7 +38,7 @@ class Answering:
         self.readers = dispatch.readers.copy()
         self.readers.update((name, partial(self._in_time, self.readers[name])) for name in self._commands)
 
-    def _in_time(self, read: Read, envelope: Envelope) -> Any:
+    def _in_time(self, read: Read, envelope: Seen) -> Any:
         """The message in a command; UNSEEN where its handler must not begin."""
         if envelope.headers is not None and (waiting := self._waiting_for(envelope)) is not None:
             late = (self._clock.now() - waiting.until) / MICROSECONDS
@@ -48,9 +48,13 @@ class Answering:
                 return UNSEEN
         return read(envelope)
 
+    def messages(self, result: Any) -> list[Envelope]:
+        """What is to be published of what a handler returned."""
+        return [self._outgoing.envelope(message) for message in self._dispatch.messages(result)]
+
     def returned(self, result: Any, envelope: Envelope) -> list[Envelope]:
         """What is to be published once a handler returned: its messages, and the answer if somebody waits for it."""
-        found = [self._outgoing.envelope(message) for message in self._dispatch.messages(result)]
+        found = self.messages(result)
         if envelope.headers is not None:
             found += self._answer(envelope, Answer([Returned.of(each) for each in found]))
         return found
@@ -59,7 +63,7 @@ class Answering:
         """What is to be published once a delivery became a dead letter: the reason, if somebody waits for an answer."""
         return self._answer(envelope, Answer(refused=reason))
 
-    def _waiting_for(self, envelope: Envelope) -> Waiting | None:
+    def _waiting_for(self, envelope: Seen) -> Waiting | None:
         return waiting_for(envelope) if envelope.type in self._commands else None
 
     def _answer(self, envelope: Envelope, content: Answer) -> Sequence[Envelope]:

@@ -9,27 +9,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
 from tidings.core.operations import Append, Delivery
+from tidings.core.ports import StoreTransaction
 from tidings.errors import Fenced, OutcomeUnknown, StoreError
 from tidings.runtime.clock import loop_time
 from tidings.runtime.dispatch import UNSEEN
+from tidings.runtime.failing import fail
 from tidings.runtime.lane import calm
 from tidings.runtime.outgoing import HANDLING
-from tidings.runtime.transaction import OPEN
+from tidings.runtime.transaction import OPEN, OpenTransaction
 
 if TYPE_CHECKING:
     from tidings.runtime.pump import Pump
 
 log = logging.getLogger("tidings")
 
-CAREFUL_BATCHES = 16
-"""Batches with savepoints after one in which a handler failed."""
+T = TypeVar("T")
+
 LONGEST = 0.05
 """Seconds after which a batch commits what it has, so that other writers get their turn."""
 
@@ -73,17 +76,10 @@ async def run_batch(pump: Pump, taken: Sequence[Delivery]) -> list[Delivery]:
     That is the next batch, whose start is marked in the same commit, or what is left where a handler suspended or the
     worker stops.
     """
-    careful = pump.subscription.schema is None or pump.careful > 0
     pump.careful = max(0, pump.careful - 1)
-    batch = Batch(pump, taken, careful=careful)
-    before = pump.ended.copy()
+    batch = Careful(pump, taken)
     try:
         return await batch.run()
-    except _HandleAgain:
-        await batch.tx.rollback()
-        pump.ended = before
-        pump.careful = CAREFUL_BATCHES
-        return await run_batch(pump, taken)
     except (Fenced, OutcomeUnknown, StoreError) as error:
         await batch.tx.rollback()
         log.warning("%s: %s", pump.group, error)
@@ -96,86 +92,33 @@ async def run_batch(pump: Pump, taken: Sequence[Delivery]) -> list[Delivery]:
         raise
 
 
-class _HandleAgain(Exception):
-    """A handler failed in a batch without savepoints, or one of its statements did."""
-
-
 async def _to_the_end(coroutine: Coroutine[Any, Any, Any], waits_for: Any) -> Any:
     """Go on with a coroutine that was started by hand and waits; returns its result."""
     return (await _go_on(coroutine, waits_for, lambda: False))[1]
 
 
-class Batch:
-    """One transaction over several deliveries.
+class Batch(Generic[T]):
+    """One transaction over several deliveries."""
 
-    What fills tables of its own (projections, replicas) does nothing but that, so that handling it twice shows nowhere:
-    there a batch does without savepoints, and is undone and handled again with them when one of its handlers fails.
-    """
+    raw: StoreTransaction
+    current: T  # the last one that was handed over
 
-    def __init__(self, pump: Pump, taken: Iterable[Delivery], *, careful: bool) -> None:
-        """Args: pump: whose deliveries it handles. taken: these. careful: a savepoint for each of them."""
+    def __init__(self, pump: Pump, taken: Iterable[T]) -> None:
+        """Args: pump: whose deliveries it handles. taken: these."""
         self.pump = pump
-        self.careful = careful
         self.tx = pump.transaction()
         self.rest = iter(taken)  # what is not handed over yet
-        self.delivery: Delivery | None = None  # the last one that was
+        self.until = math.inf  # loop time
         self.detaching = self.detached = False
 
-    async def run(self) -> list[Delivery]:
-        """See `run_batch`."""
-        pump = self.pump
+    async def begin(self) -> None:
+        """Begin the transaction."""
         OPEN.set(self.tx)
-        await self._begin()
-        until = loop_time() + LONGEST
-        while not (pump.stopping or pump.suspends or loop_time() > until):
-            try:
-                await self._watch(self._handle(until))
-                break
-            except BaseException as error:  # noqa: BLE001 - a failed attempt, whatever it is
-                await self._undo(error)
-        if self.detached:
-            return []
-        await self._flush()
-        rest = [other for other in self.rest if pump.takes(other)]
-        following = [] if rest else await pump.take_more()
-        await self._commit(following)
-        return rest or following
+        self.raw = await self.tx.begun()
+        self.tx.touched = False  # by no handler yet
+        self.until = loop_time() + LONGEST
 
-    async def _handle(self, until: float) -> Any:
-        """Hand over one delivery after the other, until one fails or there is a reason to commit.
-
-        Returns:
-            What the last handler returned, when it was detached.
-        """
-        pump, tx, raw, careful = self.pump, self.tx, self.raw, self.careful
-        readers, call, failing = pump.answering.readers, pump.dispatch.call, pump.intake.failing
-        for count, delivery in enumerate(self.rest, 1):
-            if failing and not pump.takes(delivery):
-                continue
-            self.delivery = delivery
-            envelope = delivery.envelope
-            if careful:
-                await raw.savepoint()
-            HANDLING.set(envelope)
-            message = readers[envelope.type](envelope)
-            result = None if message is UNSEEN else await call(message, tx, envelope)
-            if self.detaching:
-                return result
-            if result is not None or envelope.headers is not None:  # a request is answered all the same
-                tx.add(pump.answering.returned(result, envelope))
-            if careful:
-                await raw.keep()
-            if tx.published:
-                pump.ended.well(delivery, (), tx.later)
-                tx.kept()
-            else:
-                pump.ended.acked.append(delivery)
-            tx.touched = False
-            if pump.suspends or pump.stopping or (count % 8 == 0 and loop_time() > until):
-                break
-        return None
-
-    async def _watch(self, handling: Coroutine[Any, Any, Any]) -> None:
+    async def watch(self, handling: Coroutine[Any, Any, Any]) -> None:
         """Run what hands deliveries over inside the current task, to see when a handler waits."""
         try:
             waits_for = handling.send(None)
@@ -184,23 +127,6 @@ class Batch:
         ended, waits_for = await _go_on(handling, waits_for, self._must_detach)
         if not ended:
             await self._detach(_to_the_end(handling, waits_for))
-
-    async def _begin(self) -> None:
-        self.raw = await self.tx.begun()
-        self.tx.touched = False  # by no handler yet
-        if not self.careful:
-            self.raw.defer()
-
-    async def _flush(self) -> None:
-        """Have done what was deferred, before anything else depends on it."""
-        if self.careful:
-            return
-        try:
-            await self.raw.flush()
-        except StoreError:
-            raise  # the store's own trouble
-        except Exception as error:
-            raise _HandleAgain from error
 
     def _must_detach(self) -> bool:
         """A handler waits. If not for its transaction, its like must not share one from now on.
@@ -213,50 +139,118 @@ class Batch:
         self.pump.suspends = True
         return not self.tx.touched
 
-    async def _undo(self, error: BaseException) -> None:
-        """Undo what a handler did that failed; the others of its batch are kept."""
-        delivery = self.delivery
-        if delivery is None or self.detaching or (self.pump.cutting and isinstance(error, asyncio.CancelledError)):
-            raise error  # not acknowledged
-        await calm()
-        if not self.careful:
-            raise _HandleAgain from error
-        try:
-            await self.raw.undo()
-        except Exception:  # noqa: BLE001 - whatever it says, the handler's error is the reason
-            raise error from None  # the store's own trouble has ended the whole transaction
-        self.tx.undone()
-        self.pump.failed(delivery, error)
-
     async def _detach(self, calling: Awaitable[Any]) -> None:
         """Commit what came before a handler that awaits something else, and let the pump go on without it.
 
         Args:
             calling: Goes on with the handler, and returns what it returns.
         """
-        await self._flush()
-        pump, tx, delivery = self.pump, self.tx, self.delivery
+        pump, tx = self.pump, self.tx
+        delivery, *rest = await self.detached_ones([self.current, *self.rest])
         self.detaching = True
-        sent, later = tx.outbox, tx.later
-        await self._commit(())
+        sent, later, tx.outbox, tx.later = tx.outbox, tx.later, [], []
+        await commit(pump, tx, (), mark=False)
         tx.reopen()
         tx.outbox, tx.later = sent, later
         self.detached = True
-        if delivery is not None:
-            await pump.detach(delivery, tx, [other for other in self.rest if pump.takes(other)], calling)
+        await pump.detach(delivery, tx, [other for other in rest if pump.takes(other)], calling)
 
-    async def _commit(self, following: Sequence[Delivery]) -> None:
-        """Apply the settlements with everything the handlers published, and commit."""
-        pump, raw = self.pump, self.raw
-        ended, parked, ops = pump.settlements(following)
-        if self.tx.earlier and ops:  # behind what others returned before
-            feed, last = ops[-1]
-            ops[-1] = feed, msgspec.structs.replace(last, append=[*last.append, *self.tx.earlier])
-        elif self.tx.earlier:
-            await raw.apply(Append(self.tx.earlier))
-        for _, op in ops:
-            await raw.apply(op)
-        await self.tx.finish()
-        for feed, op in ops:
-            feed.flushed = max(feed.flushed, op.checkpoint or 0)
-        pump.settled(ended, parked)
+    async def detached_ones(self, taken: Sequence[T]) -> list[Delivery]:
+        """The deliveries of a handler that waits, and of what is behind it."""
+        raise NotImplementedError
+
+
+class Careful(Batch[Delivery]):
+    """A batch with a savepoint for each delivery."""
+
+    async def run(self) -> list[Delivery]:
+        """See `run_batch`."""
+        pump = self.pump
+        await self.begin()
+        while not (pump.stopping or pump.suspends or loop_time() > self.until):
+            try:
+                await self.watch(self._handle())
+                break
+            except BaseException as error:  # noqa: BLE001 - a failed attempt, whatever it is
+                await self._undo(error)
+        if self.detached:
+            return []
+        rest = [other for other in self.rest if pump.takes(other)]
+        following = [] if rest else await pump.take_more(pump.take)
+        await commit(pump, self.tx, following, mark=bool(following))
+        return rest or following
+
+    async def _handle(self) -> Any:
+        """Hand over one delivery after the other, until one fails or there is a reason to commit.
+
+        Returns:
+            What the last handler returned, when it was detached.
+        """
+        pump, tx, raw = self.pump, self.tx, self.raw
+        readers, call = pump.answering.readers, pump.dispatch.call
+        failing, acked = pump.intake.failing, pump.ended.acked
+        for count, delivery in enumerate(self.rest, 1):
+            if failing and not pump.takes(delivery):
+                continue
+            self.current = delivery
+            envelope = delivery.envelope
+            await raw.savepoint()
+            HANDLING.set(envelope)
+            message = readers[envelope.type](envelope)
+            result = None if message is UNSEEN else await call(message, tx, envelope)
+            if self.detaching:
+                return result
+            if result is not None or envelope.headers is not None:  # a request is answered all the same
+                tx.add(pump.answering.returned(result, envelope))
+            await raw.keep()
+            if tx.published or delivery.held:
+                pump.ended.well(delivery, (), tx.later)
+                tx.kept()
+            else:
+                acked.append(envelope)
+                tx.touched = False
+            if pump.suspends or pump.stopping or (count % 8 == 0 and loop_time() > self.until):
+                break
+        return None
+
+    async def _undo(self, error: BaseException) -> None:
+        """Undo what a handler did that failed; the others of its batch are kept."""
+        if self.detaching or (self.pump.cutting and isinstance(error, asyncio.CancelledError)):
+            raise error  # not acknowledged
+        await calm()
+        try:
+            await self.raw.undo()
+        except Exception:  # noqa: BLE001 - whatever it says, the handler's error is the reason
+            raise error from None  # the store's own trouble has ended the whole transaction
+        self.tx.undone()
+        fail(self.pump, self.current, error)
+
+    async def detached_ones(self, taken: Sequence[Delivery]) -> list[Delivery]:
+        """The deliveries of a handler that waits, and of what is behind it."""
+        return list(taken)
+
+
+async def commit(pump: Pump, tx: OpenTransaction, following: Sequence[Delivery], *, mark: bool) -> None:
+    """Settle what ended, with everything that was published in the transaction, and commit it.
+
+    Args:
+        pump: Whose deliveries ended.
+        tx: The transaction of their handlers.
+        following: Deliveries that start next.
+        mark: True when everything that was taken starts next, if it did not before.
+    """
+    raw = await tx.begun()
+    ended, parked, ops = pump.settlements(following, mark=mark)
+    sent, later = [*tx.earlier, *tx.outbox], tx.later
+    if ops and (sent or later):  # behind what others returned before
+        feed, last = ops[-1]
+        ops[-1] = feed, msgspec.structs.replace(last, append=[*last.append, *sent], later=[*last.later, *later])
+    else:
+        for append in [Append(sent), *later]:
+            await raw.apply(append)
+    for _, op in ops:
+        await raw.apply(op)
+    await tx.finish()
+    for feed, op in ops:
+        feed.flushed = max(feed.flushed, op.checkpoint or 0)
+    pump.settled(ended, parked)

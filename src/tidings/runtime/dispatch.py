@@ -11,17 +11,17 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from tidings.core.codec import Codec
-from tidings.core.envelope import TOMBSTONES, Envelope
+from tidings.core.envelope import TOMBSTONES, Seen
 from tidings.core.message import Gone, MessageType
 from tidings.core.subscription import Subscription
 from tidings.errors import Unreadable
 
 log = logging.getLogger("tidings")
 
-Call = Callable[[Any, Any, Envelope], Awaitable[Any]]
+Call = Callable[[Any, Any, Seen], Awaitable[Any]]
 """(message, tx or None, envelope) -> the handler's coroutine."""
 
-Read = Callable[[Envelope], Any]
+Read = Callable[[Seen], Any]
 """Envelope -> the message in it; `Gone` or UNSEEN for a tombstone. Raises Unreadable."""
 
 UNSEEN = object()
@@ -94,7 +94,7 @@ class Threads:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _itself(envelope: Envelope) -> Envelope:
+def _itself(envelope: Seen) -> Seen:
     return envelope
 
 
@@ -102,13 +102,13 @@ def _reader(kind: MessageType, subscription: Subscription) -> Read:
     """What reads envelopes of one type."""
     decode, known = Codec(kind).decode, kind.schema
 
-    def read(envelope: Envelope) -> Any:
+    def read(envelope: Seen) -> Any:
         if envelope.schema > known:
             msg = f"{envelope.type} has schema version {envelope.schema}; this code knows {known}"
             raise Unreadable(msg, "deploy the newer code, then redrive")
         return decode(envelope.data)
 
-    def read_state(envelope: Envelope) -> Any:
+    def read_state(envelope: Seen) -> Any:
         if envelope.schema <= known and envelope.data in TOMBSTONES and envelope.key is not None:
             return Gone(kind.cls, envelope.key) if subscription.tombstones else UNSEEN
         return read(envelope)
@@ -122,7 +122,7 @@ def _compile(subscription: Subscription, threads: Threads | None) -> Call:
     if fetch is not None:
         rest = takes[1:]
 
-        async def fetched(message: Any, tx: Any, envelope: Envelope) -> Any:
+        async def fetched(message: Any, tx: Any, envelope: Seen) -> Any:
             value = await fetch(message)
             return await handler(message, value, *(tx if name == "tx" else envelope for name in rest))
 

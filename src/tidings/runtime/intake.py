@@ -54,16 +54,14 @@ class Intake:
         self.look = True
         self.due: int | None = None
 
+    @property
+    def calm(self) -> bool:
+        """True where nothing is held, fails or waits: all there is to take is fresh."""
+        return not (self._any_held or self.failing or self.parked)
+
     def held_changed(self) -> None:
         """Note that the table of held deliveries is not what it was."""
         self._any_held = self.look = True
-
-    def forget(self, settled: Iterable[Delivery]) -> None:
-        """Forget the held ones of these, which are settled; more may be due now."""
-        for delivery in settled:
-            if delivery.held:
-                self.rows.pop(delivery.held, None)
-                self.look = True
 
     def clear(self) -> None:
         """Forget everything; the store knows."""

@@ -16,6 +16,7 @@ from tidings.core.envelope import Envelope
 from tidings.core.operations import Delivery, Settle
 from tidings.errors import Fenced, OutcomeUnknown
 from tidings.runtime.dispatch import UNSEEN
+from tidings.runtime.failing import fail
 from tidings.runtime.intake import WAITS
 from tidings.runtime.outgoing import HANDLING
 from tidings.runtime.settlement import Ended
@@ -58,7 +59,7 @@ async def conclude(pump: Pump, delivery: Delivery, tx: OpenTransaction | None, c
                 raise  # not acknowledged; it stays listed as running and is released
             await calm()
             if id(delivery) not in pump.void:
-                pump.failed(delivery, error)
+                fail(pump, delivery, error)
         else:
             await _acknowledge(pump, delivery, tx, append)
     except asyncio.CancelledError:
@@ -107,7 +108,7 @@ async def _acknowledge(pump: Pump, delivery: Delivery, tx: OpenTransaction | Non
             pump.reset()  # nobody knows what of it is in the store: the store itself decides
         except BaseException as error:  # noqa: BLE001 - certainly not committed: a constraint checked at the end, say
             await tx.rollback()
-            pump.failed(delivery, error)
+            fail(pump, delivery, error)
 
 
 async def _commit(pump: Pump, delivery: Delivery, tx: OpenTransaction) -> None:

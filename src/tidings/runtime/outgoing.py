@@ -7,12 +7,12 @@ from contextvars import ContextVar
 from typing import Any
 
 from tidings.core.codec import MAX_BYTES, Codec, encode_json
-from tidings.core.envelope import SLOTS, Envelope, slot_of
+from tidings.core.envelope import SLOTS, Envelope, Seen, slot_of
 from tidings.core.message import Gone, MessageType, check_key, message_type
 from tidings.errors import BadArgument, NotAMessage
 from tidings.runtime.clock import Clock
 
-HANDLING: ContextVar[Envelope | None] = ContextVar("tidings.handling", default=None)
+HANDLING: ContextVar[Seen | None] = ContextVar("tidings.handling", default=None)
 """The message being handled right now: what is published meanwhile is caused by it."""
 
 _Plan = tuple[MessageType, Callable[[Any], bytes], str | None, tuple[str, ...]]

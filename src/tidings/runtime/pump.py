@@ -9,19 +9,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import traceback
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-from tidings.core.delivery import printable, settle
-from tidings.core.envelope import Envelope
+from tidings.core.envelope import Seen
 from tidings.core.lanes import Lanes
 from tidings.core.operations import CRASHED, Delivery, Held, Settle
 from tidings.core.ports import Consumer, Feed, Store
 from tidings.core.subscription import Subscription
-from tidings.errors import Fenced, OutcomeUnknown, StoreError, Unreadable
+from tidings.errors import Fenced, OutcomeUnknown, StoreError
 from tidings.runtime.ahead import Ahead
 from tidings.runtime.answering import Answering
 from tidings.runtime.batch import run_batch
@@ -31,10 +29,13 @@ from tidings.runtime.dispatch import Dispatch
 from tidings.runtime.intake import WAITS, Intake
 from tidings.runtime.lane import conclude, make_room, run_lane
 from tidings.runtime.outgoing import Outgoing
-from tidings.runtime.settlement import Ended, Endings, settlements
+from tidings.runtime.settlement import Endings, settlements
+from tidings.runtime.sweep import sweep
 from tidings.runtime.transaction import OpenTransaction
 
 log = logging.getLogger("tidings")
+
+T = TypeVar("T")
 
 LONGEST_TRANSACTION = 10.0
 """Seconds a handler may hold the right to write; then its attempt fails, so that others can go on."""
@@ -69,7 +70,7 @@ class Pump:
         self.stopping = False
         self.handled = 0
         self.ended = Endings()
-        self.careful = 0  # batches still to be handled with a savepoint for each delivery
+        self.careful = 0  # batches still to be handled before the next sweep
         self.suspends = not subscription.transactional  # until a handler was seen to await something else than its tx
         self.running: dict[int, Delivery] = {}  # by id(): hashing a delivery would hash its data
         self.began: dict[int, float] = {}  # when each of them did, loop time
@@ -110,15 +111,18 @@ class Pump:
         if is_full := self.in_memory >= self.ahead.room:
             make_room(self)
         room = self.ahead.room - self.in_memory
-        taken = await self._take(room) if room > 0 else []
+        taken = await self.take(room) if room > 0 else []
         if self.stopping or loop_time() >= self._flush_at or 2 * len(self.ended) > self.ahead.room:
             self._flush_at = loop_time() + self._leisure
             await self.flush(taken if self.subscription.counted else ())
         if not self.suspends:
             taken = [each for each in taken if self.takes(each)]  # its slot may be lost, its key may have failed
         while taken and not self.suspends and not self.stopping:
-            self.ahead.handed(anew=True)
-            taken = await run_batch(self, taken)
+            if self.sweeps and not any(each.held for each in taken):
+                taken = await sweep(self, [each.envelope for each in taken])
+            else:
+                self.ahead.handed(anew=True)
+                taken = await run_batch(self, taken)
         if not taken:
             return is_full and self.in_memory < self.ahead.room  # what ended made room
         self.hand_over(taken)
@@ -146,19 +150,26 @@ class Pump:
 
     # ---- taking ---------------------------------------------------------------------------------------------------
 
-    async def _take(self, room: int) -> list[Delivery]:
+    async def take(self, room: int) -> list[Delivery]:
+        """Up to about so many deliveries that nobody took yet."""
         taken = await self.intake.take(room, self.in_memory, self.lanes.claims)
         if self.intake.superseded:
-            self.ended.acked += self.intake.superseded
+            for delivery in self.intake.superseded:
+                self.ended.well(delivery)
             self.intake.superseded.clear()
         return taken
 
-    async def take_more(self) -> list[Delivery]:
-        """The next batch, if there is one right away and the leases are as they should be."""
+    async def take_more(self, take: Callable[[int], Awaitable[list[T]]]) -> list[T]:
+        """What is taken right away, if the leases are as they should be. Args: take: takes so many."""
         self.ahead.adapt(busy=bool(len(self.lanes)))
         if self.stopping or self.suspends or loop_time() >= self._claim_at:
             return []
-        return await self._take(self.ahead.room)
+        return await take(self.ahead.room)
+
+    @property
+    def sweeps(self) -> bool:
+        """True while this handler may be handed over what is new in sweeps."""
+        return self.subscription.repeatable and not (self.careful or self.suspends or self.stopping)
 
     def takes(self, delivery: Delivery) -> bool:
         """True when a delivery may be handled now; otherwise it is put where it belongs."""
@@ -242,26 +253,11 @@ class Pump:
         """A transaction for one handler, or for a batch of them."""
         return OpenTransaction(self.store, self.store.begin, self.outgoing, self.clock, limit=LONGEST_TRANSACTION)
 
-    def failed(self, delivery: Delivery, error: BaseException) -> None:
-        """Decide what becomes of a delivery whose attempt failed, and park those of its key that wait in memory."""
-        row = self.intake.rows.get(delivery.held)
-        envelope = delivery.envelope
-        trace = "" if isinstance(error, Unreadable) else "".join(traceback.format_exception(error))
-        it = self.subscription
-        held = settle(row, delivery, error, trace, it.retry, self.clock.draw(), self.clock.now(), self.group)
-        level = logging.ERROR if held.state == "dead" else logging.WARNING
-        log.log(level, "%s: %s %s: %s", self.group, envelope.type, printable(envelope.id), held.history[-1])
-        told = self.answering.refused(envelope, held.reason) if held.state == "dead" else ()
-        self.ended.others.append(Ended(delivery, held, told))
-        if envelope.key is not None and not (held.state == "dead" and it.on_dead == "skip"):
-            self.intake.failing[envelope.key] = envelope
-            self.intake.release(self.lanes.drop(lambda other: other.envelope.key == envelope.key), WAITS)
-
     # ---- settling ------------------------------------------------------------------------------------------------
 
     async def flush(self, starting: Sequence[Delivery] = ()) -> None:
         """Commit what ended, what is parked, and the mark of what starts now."""
-        ended, parked, ops = self.settlements(starting)
+        ended, parked, ops = self.settlements(starting, mark=bool(starting))
         try:
             for feed, op in ops:  # more than one only while slots change hands
                 await self._commit(feed, op)
@@ -270,18 +266,20 @@ class Pump:
             raise
         self.settled(ended, parked)
 
-    def settlements(self, starting: Sequence[Delivery]) -> tuple[Endings, list[Held], list[tuple[Feed, Settle]]]:
+    def settlements(
+        self, starting: Sequence[Delivery], *, mark: bool
+    ) -> tuple[Endings, list[Held], list[tuple[Feed, Settle]]]:
         """What ended and what is parked since the last time, and the operations that settle it."""
         ended = self.ended.take()
         parked, self.intake.parked = self.intake.parked, []
-        if not (ended or parked or starting or self._scanned()):
+        if not (ended or parked or mark or self._scanned()):
             return ended, parked, []
         marks = [
             msgspec.structs.replace(row, attempt=each.attempt, reason=CRASHED, state="retry", due=0)
             for each in starting
             if each.held and (row := self.intake.rows.get(each.held)) is not None
         ]
-        ops = settlements(self.consumer, ended, parked, marks, mark=bool(starting), counted=self.subscription.counted)
+        ops = settlements(self.consumer, ended, parked, marks, mark=mark, counted=self.subscription.counted)
         return ended, parked, ops
 
     def _scanned(self) -> bool:
@@ -317,9 +315,10 @@ class Pump:
     def settled(self, ended: Endings, parked: Sequence[Held]) -> None:
         """Bring memory in line with what is committed now."""
         self.handled += len(ended)
-        if self.intake.rows:
-            self.intake.forget(ended.deliveries)
         for end in ended.others:
+            if end.delivery.held:
+                self.intake.rows.pop(end.delivery.held, None)
+                self.intake.look = True
             if end.held is not None:
                 envelope = end.delivery.envelope
                 self.intake.held_changed()
@@ -348,9 +347,8 @@ class Pump:
         if surplus > 0:
             leaving = set(consumer.slots[:surplus])
             self.intake.release(self.lanes.drop(lambda item: consumer.slot_of(item.envelope) in leaving))
-            taken = [item for at, item in self.running.items() if at not in self.void]
-            taken += self.ended.deliveries
-            unfinished = [item.envelope for item in taken if not item.held]
+            running = (item for at, item in self.running.items() if at not in self.void)
+            unfinished = [*self.ended.fresh, *(item.envelope for item in running if not item.held)]
             consumer.split(leaving, [*unfinished, *(row.envelope for row in self.intake.parked if not row.id)])
             await self.flush()
         before = set(consumer.slots)
@@ -374,7 +372,7 @@ class Pump:
         if not slots:
             return
 
-        def is_lost(envelope: Envelope) -> bool:
+        def is_lost(envelope: Seen) -> bool:
             return self.consumer.slot_of(envelope) in slots
 
         self.lanes.drop(lambda item: is_lost(item.envelope))

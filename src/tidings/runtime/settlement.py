@@ -8,12 +8,11 @@ from operator import attrgetter
 
 import msgspec
 
-from tidings.core.envelope import Envelope
+from tidings.core.envelope import Envelope, Seen
 from tidings.core.operations import Append, Delivery, Held, Settle
 from tidings.core.ports import Consumer, Feed
 
-
-_held, _position = attrgetter("held"), attrgetter("envelope.position")
+_position = attrgetter("position")
 
 
 class Ended(msgspec.Struct, frozen=True, gc=False):
@@ -38,14 +37,14 @@ class Endings:
     """What ended and is not settled yet.
 
     Attributes:
-        acked: What is acknowledged, with nothing else to store. Most of all deliveries end so.
+        acked: Fresh envelopes that are acknowledged, with nothing else to store. Most deliveries end so.
         others: How the others ended.
     """
 
     __slots__ = ("acked", "others")
 
     def __init__(self) -> None:
-        self.acked: list[Delivery] = []
+        self.acked: list[Seen] = []
         self.others: list[Ended] = []
 
     def __len__(self) -> int:
@@ -53,22 +52,16 @@ class Endings:
         return len(self.acked) + len(self.others)
 
     @property
-    def deliveries(self) -> list[Delivery]:
-        """All of them."""
-        return [*self.acked, *[end.delivery for end in self.others]]
+    def fresh(self) -> list[Seen]:
+        """The envelopes of those that were not held."""
+        return [*self.acked, *[end.delivery.envelope for end in self.others if not end.delivery.held]]
 
     def well(self, delivery: Delivery, append: Sequence[Envelope] = (), later: Sequence[Append] = ()) -> None:
         """Note one that ended well. Args: append: messages of its handler. later: delayed ones."""
-        if append or later:
+        if append or later or delivery.held:
             self.others.append(Ended(delivery, None, append, later))
         else:
-            self.acked.append(delivery)
-
-    def copy(self) -> Endings:
-        """The same, to come back to."""
-        same = Endings()
-        same.acked, same.others = self.acked.copy(), self.others.copy()
-        return same
+            self.acked.append(delivery.envelope)
 
     def take(self) -> Endings:
         """All there is; nothing is left here."""
@@ -77,9 +70,9 @@ class Endings:
         taken.others, self.others = self.others, taken.others
         return taken
 
-    def drop(self, unwanted: Callable[[Envelope], bool]) -> None:
+    def drop(self, unwanted: Callable[[Seen], bool]) -> None:
         """Forget some. Args: unwanted: tells which."""
-        self.acked = [each for each in self.acked if not unwanted(each.envelope)]
+        self.acked = [each for each in self.acked if not unwanted(each)]
         self.others = [end for end in self.others if not unwanted(end.delivery.envelope)]
 
 
@@ -94,13 +87,6 @@ class _Sum:
     later: list[Append] = field(default_factory=list)
     finished: list[int] = field(default_factory=list)
     committed: list[int] = field(default_factory=list)  # finished, and in the store as such
-
-    def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
-        """Count in deliveries that ended well and leave nothing to store."""
-        if any(map(_held, deliveries)):
-            self.done += filter(None, map(_held, deliveries))
-            deliveries = [each for each in deliveries if not each.held]
-        self.finished += map(_position, deliveries)
 
     def add(self, end: Ended) -> None:
         """Count in one delivery that ended."""
@@ -149,11 +135,11 @@ def settlements(
     sums = {id(feed): _Sum(feed) for feed in consumer.feeds}
     feed_of = consumer.feed_of
     if len(consumer.feeds) == 1:
-        sums[id(consumer.feeds[0])].acknowledge(ended.acked)
+        sums[id(consumer.feeds[0])].finished += map(_position, ended.acked)
     else:
-        for delivery in ended.acked:
-            if (feed := feed_of(delivery.envelope)) is not None:
-                sums[id(feed)].acknowledge((delivery,))
+        for envelope in ended.acked:
+            if (feed := feed_of(envelope)) is not None:
+                sums[id(feed)].finished.append(envelope.position)
     for end in ended.others:
         if (feed := feed_of(end.delivery.envelope)) is not None:
             sums[id(feed)].add(end)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from tidings.core.envelope import SLOTS, Envelope
+from tidings.core.envelope import SLOTS, Envelope, Excerpt
 from tidings.core.operations import Backlog, CurrentState, Held, Member, State
 from tidings.errors import NotFound
 from tidings.stores.postgres.groups import OWN, VISIBLE
 from tidings.stores.postgres.held import COLUMNS, held_of
 from tidings.stores.postgres.leases import OVER
 from tidings.stores.postgres.steps import Steps, rows, value
+
+E = TypeVar("E", Envelope, Excerpt)
 
 MOST_COUNTED = 100_000
 MOST_FOUND = 10_000
@@ -29,15 +31,16 @@ def head() -> Steps[int]:
 
 
 def read(
+    kind: type[E],
     after: int,
     until: int,
     limit: int,
     types: Sequence[str] | None,
     slots: Sequence[int] | None,
     app: str | None,
-) -> Steps[list[Envelope]]:
-    """Envelopes in order, filtered."""
-    sql = ["SELECT * FROM tidings_log WHERE position > $1 AND position <= $2"]
+) -> Steps[list[E]]:
+    """Envelopes in order, filtered, or excerpts of them."""
+    sql = [f"SELECT {','.join(kind.__struct_fields__)} FROM tidings_log WHERE position > $1 AND position <= $2"]
     params: list[Any] = [after, until, limit]
     for condition, given in (
         ("type = ANY (${})", None if types is None else list(types)),
@@ -48,7 +51,7 @@ def read(
             params.append(given)
             sql.append(f"AND {condition.format(len(params))}")
     sql.append("ORDER BY position LIMIT $3")
-    return [Envelope(*row) for row in (yield from rows(" ".join(sql), *params))]
+    return [kind(*row) for row in (yield from rows(" ".join(sql), *params))]
 
 
 def load(stream: str, after: int) -> Steps[list[tuple[str, bytes, int]]]:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import psycopg
 
 from tidings.core.check import Check
-from tidings.core.envelope import Envelope
+from tidings.core.envelope import Envelope, Excerpt
 from tidings.core.guarantees import Guarantees
 from tidings.core.migration import Migration, Schema
 from tidings.core.operations import Backlog, CurrentState, Held, Member, Op, State
@@ -242,7 +242,11 @@ class PostgresStore:
         app: str | None = None,
     ) -> Sequence[Envelope]:
         """Envelopes with after < position <= until, in order, filtered; private ones (no topic) only of `app`."""
-        return await self._read(reads.read(after, until, limit, types, slots, app))
+        return await self._read(reads.read(Envelope, after, until, limit, types, slots, app))
+
+    async def skim(self, after: int, until: int, limit: int, types: Sequence[str] | None, app: str) -> list[Excerpt]:
+        """The same of all slots, only what it takes to handle them."""
+        return await self._read(reads.read(Excerpt, after, until, limit, types, None, app))
 
     async def load(self, stream: str, after: int = 0) -> Sequence[tuple[str, bytes, int]]:
         """(type, data, version) of a stream's events after a version, in order."""

@@ -7,15 +7,17 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from itertools import starmap
-from typing import Any
+from typing import Any, TypeVar
 
-from tidings.core.envelope import SLOTS, Envelope
+from tidings.core.envelope import SLOTS, Envelope, Excerpt
 from tidings.core.operations import Backlog, CurrentState, Held, Member, State
 from tidings.errors import NotFound, UsageError
 from tidings.stores.sqlite.connection import leak
 from tidings.stores.sqlite.failures import code_of, explain, is_the_store_s
 from tidings.stores.sqlite.groups import VISIBLE
 from tidings.stores.sqlite.held import COLUMNS, held_of
+
+E = TypeVar("E", Envelope, Excerpt)
 
 MOST_COUNTED = 100_000
 MOST_FOUND = 10_000
@@ -92,17 +94,18 @@ def head(readers: Readers) -> int:
     return readers.one("SELECT max(position) FROM tidings_log") or 0
 
 
-def read(
+def read(  # noqa: PLR0917 - a column of the log, or two, for each
     readers: Readers,
+    kind: type[E],
     after: int,
     until: int,
     limit: int,
     types: Sequence[str] | None,
     slots: Sequence[int] | None,
     app: str | None,
-) -> list[Envelope]:
-    """Envelopes in order, filtered."""
-    sql = ["SELECT * FROM tidings_log WHERE position > ? AND position <= ?"]
+) -> list[E]:
+    """Envelopes in order, filtered, or excerpts of them."""
+    sql = [f"SELECT {','.join(kind.__struct_fields__)} FROM tidings_log WHERE position > ? AND position <= ?"]
     params: list[Any] = [after, until]
     if types is not None:
         sql.append(f"AND type IN ({','.join('?' * len(types))})")
@@ -115,7 +118,7 @@ def read(
         params.append(app)
     sql.append("ORDER BY position LIMIT ?")
     params.append(limit)
-    return list(starmap(Envelope, readers.rows(" ".join(sql), params)))
+    return list(starmap(kind, readers.rows(" ".join(sql), params)))
 
 
 def load(readers: Readers, stream: str, after: int) -> list[tuple[str, bytes, int]]:

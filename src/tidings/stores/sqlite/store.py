@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tidings.core.check import Check
-from tidings.core.envelope import Envelope
+from tidings.core.envelope import Envelope, Excerpt
 from tidings.core.guarantees import Guarantees
 from tidings.core.migration import Migration, Schema
 from tidings.core.operations import Backlog, CurrentState, Held, Member, Op, State
@@ -35,6 +35,7 @@ from tidings.stores.sqlite.turnstile import OpenTurnstile, Turnstile
 from tidings.stores.sqlite.writer import Writer
 from tidings.stores.waiting import Rooms
 
+E = TypeVar("E", Envelope, Excerpt)
 T = TypeVar("T")
 
 MAX_BYTES = 1_000_000
@@ -148,7 +149,7 @@ class SqliteStore:
         self._rooms = Rooms(self._doorbell, None if alone else self._data_version)
         self._executor = ThreadPoolExecutor(4, thread_name_prefix="tidings-reader") if self._threads else None
         if self._threads:
-            self._writer = Writer(committer, self._rooms, self._doorbell.ring if self._doorbell else _nothing)
+            self._writer = Writer(committer, self._rooms, self._doorbell.ring if self._doorbell else lambda: None)
         else:
             self._writer = Solo(committer, self._rooms.wake_here)
 
@@ -269,9 +270,9 @@ class SqliteStore:
 
     # ---- reading -----------------------------------------------------------------------------------------------------
 
-    async def _aside(self, function: Callable[..., T], *args: Any) -> T:
-        """Run a read that may take long on a reader thread."""
-        if self._executor is None or _running_loop() is None:
+    async def _aside(self, function: Callable[..., T], *args: Any, here: bool = False) -> T:
+        """Run a read that may take long on a reader thread, unless it is done `here`."""
+        if here or self._executor is None or _running_loop() is None:
             return function(self._readers, *args)
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, self._readers, *args)
 
@@ -296,10 +297,16 @@ class SqliteStore:
         app: str | None = None,
     ) -> Sequence[Envelope]:
         """Envelopes with after < position <= until, in order, filtered; private ones (no topic) only of `app`."""
+        return await self._read(Envelope, after, until, limit, types, slots, app)
+
+    async def skim(self, after: int, until: int, limit: int, types: Sequence[str] | None, app: str) -> list[Excerpt]:
+        """The same of all slots, only what it takes to handle them."""
+        return await self._read(Excerpt, after, until, limit, types, None, app)
+
+    async def _read(self, kind: type[E], after: int, until: int, limit: int, types: Any, *more: Any) -> list[E]:
         self._is_open()
-        if min(until - after, limit if types is None else until - after) <= _READ_HERE:
-            return reads.read(self._readers, after, until, limit, types, slots, app)
-        return await self._aside(reads.read, after, until, limit, types, slots, app)
+        here = min(until - after, limit if types is None else until - after) <= _READ_HERE
+        return await self._aside(reads.read, kind, after, until, limit, types, *more, here=here)
 
     async def load(self, stream: str, after: int = 0) -> Sequence[tuple[str, bytes, int]]:
         """(type, data, version) of a stream's events after a version, in order."""
@@ -342,9 +349,7 @@ class SqliteStore:
     ) -> Sequence[Held]:
         """Held deliveries, by id, newest last; `limit` applies to the newest."""
         self._is_open()
-        if limit <= _FEW:
-            return reads.held(self._readers, ids, group, key, state, limit)
-        return await self._aside(reads.held, ids, group, key, state, limit)
+        return await self._aside(reads.held, ids, group, key, state, limit, here=limit <= _FEW)
 
     async def next_timer(self) -> int | None:
         """Microseconds since 1970 UTC when the next timer is due, or None."""
@@ -384,10 +389,6 @@ class SqliteStore:
         """Lowest position all slots of the group have finished; NotFound for an unknown group."""
         self._is_open()
         return reads.checkpoint(self._readers, group)
-
-
-def _nothing() -> None:
-    pass
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

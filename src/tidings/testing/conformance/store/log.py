@@ -87,6 +87,28 @@ class LogTests:
         assert await positions(app="shop") == [1, 2, 3, 5]
         assert await positions(slots=[2], types=["OrderPlaced"], app="billing") == [4, 5]
 
+    async def test_skimming_finds_the_same_without_what_handling_does_not_take(self, store: Store) -> None:
+        trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        await store.write(
+            Append(
+                [
+                    envelope(slot=1),
+                    envelope(type="OrderShipped"),
+                    envelope(topic=None, source="billing"),
+                    envelope("ключ", slot=2, schema=3, correlation="c-1", traceparent=trace, headers=b"{}", data=b"[]"),
+                    envelope(topic=None),
+                    envelope(),
+                ]
+            )
+        )
+        skimmed = await store.skim(0, 5, 9, ["OrderPlaced"], "shop")
+        assert [one.position for one in skimmed] == [1, 4, 5]
+        assert [one.position for one in await store.skim(1, 9, 2, None, "billing")] == [2, 3]
+        for one in skimmed:
+            [whole] = await store.read(one.position - 1, one.position, 1)
+            assert msgspec.structs.asdict(one).items() <= msgspec.structs.asdict(whole).items()
+            assert one.conversation == whole.conversation
+
     async def test_events_are_found_by_id_and_by_conversation(self, store: Store) -> None:
         first = envelope()
         second = envelope(correlation=first.id, causation=first.id)
