@@ -148,7 +148,7 @@ class Batch(Generic[T]):
         pump, tx = self.pump, self.tx
         delivery, *rest = await self.detached_ones([self.current, *self.rest])
         self.detaching = True
-        sent, later, tx.outbox, tx.later = tx.outbox, tx.later, [], []
+        sent, later = tx.outbox, tx.later
         await commit(pump, tx, (), mark=False)
         tx.reopen()
         tx.outbox, tx.later = sent, later
@@ -203,12 +203,13 @@ class Careful(Batch[Delivery]):
             if result is not None or envelope.headers is not None:  # a request is answered all the same
                 tx.add(pump.answering.returned(result, envelope))
             await raw.keep()
-            if tx.published or delivery.held:
-                pump.ended.well(delivery, (), tx.later)
-                tx.kept()
+            if delivery.held:
+                pump.ended.well(delivery)
             else:
                 acked.append(envelope)
-                tx.touched = False
+            if tx.published:
+                tx.kept()
+            tx.touched = False
             if pump.suspends or pump.stopping or (count % 8 == 0 and loop_time() > self.until):
                 break
         return None
@@ -231,7 +232,7 @@ class Careful(Batch[Delivery]):
 
 
 async def commit(pump: Pump, tx: OpenTransaction, following: Sequence[Delivery], *, mark: bool) -> None:
-    """Settle what ended, with everything that was published in the transaction, and commit it.
+    """Settle what ended, with everything that its handlers published in the transaction, and commit it.
 
     Args:
         pump: Whose deliveries ended.
@@ -241,12 +242,12 @@ async def commit(pump: Pump, tx: OpenTransaction, following: Sequence[Delivery],
     """
     raw = await tx.begun()
     ended, parked, ops = pump.settlements(following, mark=mark)
-    sent, later = [*tx.earlier, *tx.outbox], tx.later
+    sent, later = tx.earlier, tx.earlier_later
     if ops and (sent or later):  # behind what others returned before
         feed, last = ops[-1]
         ops[-1] = feed, msgspec.structs.replace(last, append=[*last.append, *sent], later=[*last.later, *later])
-    else:
-        for append in [Append(sent), *later]:
+    elif sent or later:
+        for append in (Append(sent), *later):
             await raw.apply(append)
     for _, op in ops:
         await raw.apply(op)

@@ -128,7 +128,7 @@ async def _idle(workers: Sequence[Worker], feed: Awaitable[object] | None) -> No
         idle = all([await worker.idle() for worker in workers])
         quiet = quiet + 1 if idle else 0
         await asyncio.sleep(pause)
-        pause = shortest if idle else min(max(0.05, shortest), pause * 1.5)
+        pause = shortest if idle else min(max(0.01, shortest), pause * 1.5)  # while handlers are busy, a look is cheap
 
 
 @contextlib.contextmanager

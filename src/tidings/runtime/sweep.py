@@ -101,6 +101,8 @@ class Sweep(Batch[Seen]):
                     return result
                 if result is not None:
                     tx.add(pump.answering.messages(result))
+                if tx.published:
+                    tx.kept()
                 tx.touched = False
             acked.append(envelope)
             if pump.suspends or pump.stopping or (count % 8 == 0 and loop_time() > self.until):

@@ -33,6 +33,7 @@ class OpenTransaction:
         touched: True when the current handler executed something.
         published: True when the current handler published something.
         earlier: Envelopes that handlers before the current one published in it; they go first.
+        earlier_later: Their appends with a due time.
         outbox: Envelopes to append when it commits.
         later: Appends with a due time, stored when it commits.
     """
@@ -46,6 +47,7 @@ class OpenTransaction:
         "_watch",
         "closed",
         "earlier",
+        "earlier_later",
         "expired",
         "later",
         "outbox",
@@ -85,6 +87,7 @@ class OpenTransaction:
         self._limit = limit
         self._watch: asyncio.TimerHandle | None = None
         self.earlier: list[Envelope] = []
+        self.earlier_later: list[Append] = []
         self.outbox: list[Envelope] = []
         self.later: list[Append] = []
         self._sent: list[Envelope] = []  # of the earlier ones: appended already, by the current handler
@@ -185,6 +188,7 @@ class OpenTransaction:
         """A handler ended well: what it published leaves with the others' messages. Another one may begin."""
         self.touched = self.published = False
         self.earlier += self.outbox
+        self.earlier_later += self.later
         self.outbox, self.later, self._sent = [], [], []  # lists of the next one's own
 
     def undone(self) -> None:
@@ -213,7 +217,7 @@ class OpenTransaction:
         """Be a new transaction, begun at its first statement."""
         self.raw = None
         self.closed = self.touched = self.published = self.expired = False
-        self.earlier, self.outbox, self.later = [], [], []
+        self.earlier, self.earlier_later, self.outbox, self.later = [], [], [], []
 
     async def end(self) -> None:
         """Commit what was applied so far; the transaction is over."""
@@ -240,7 +244,7 @@ class OpenTransaction:
         """Undo everything; nothing published in it leaves."""
         self.closed = True
         self._unwatch()
-        self.earlier, self.outbox, self.later = [], [], []
+        self.earlier, self.earlier_later, self.outbox, self.later = [], [], [], []
         if self.raw is not None:
             await self.raw.rollback()
 

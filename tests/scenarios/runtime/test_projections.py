@@ -153,3 +153,24 @@ async def test_a_projection_that_takes_the_envelope_gets_all_of_it(url: str) -> 
         await app.run(until_idle=True)
         rows = await app.query(board, "SELECT DISTINCT source, topic, count(*) FROM board GROUP BY source, topic")
         assert rows == [("shop", "orders", 100)]
+
+
+async def test_what_was_published_before_a_projection_waits_leaves_although_it_fails_then(url: str) -> None:
+    board = Projection("board", schema=SCHEMA, retry=Retry(attempts=1))
+
+    @board.on(OrderPlaced)
+    async def note(order: OrderPlaced, tx: Transaction) -> None:
+        await tx.publish(ReceiptSent(order.order_id), after=0.001 * (order.number % 2))
+        if order.number == 50:
+            await asyncio.sleep(0.001)
+            raise ValueError(order.number)
+        await tx.execute(INSERT, order.number)
+
+    app = App(url, board)
+    async with app, asyncio.timeout(20):
+        await app.publish(*orders(100))
+        await app.run(until_idle=True)
+        others = [number for number in range(100) if number != 50]
+        assert await numbers(app, board) == others
+        left = [each.key for each in await app.store.read(100, 300, 300)]
+        assert sorted(left) == sorted(f"o-{number}" for number in others)
