@@ -13,9 +13,7 @@ import msgspec
 from tidings.core.operations import Delivery
 from tidings.core.retry import Retry
 from tidings.errors import StoreUnavailable, Unreadable
-from tidings.runtime import lane, pump
-from tidings.runtime.batch import Batch
-from tidings.runtime.dispatch import UNSEEN, Dispatch
+from tidings.runtime import batch, dispatch, lane, pump, sweep
 from tidings.runtime.pump import Pump
 from tidings.runtime.settlement import Ended
 from tidings.stores.sqlite import held
@@ -42,7 +40,7 @@ def acknowledge_first() -> None:
 
     async def too_early(pump, delivery, tx):
         if tx is None:
-            pump.ended.append(Ended(delivery))
+            pump.ended.well(delivery)
             await pump.flush()
         return await call(pump, delivery, tx)
 
@@ -83,26 +81,20 @@ def acknowledge_the_cancelled() -> None:
 @planted("M9")
 def acknowledge_apart() -> None:
     """The acknowledgement is committed after the effects, in a transaction of its own."""
-    commit = Batch._commit
 
-    async def in_two(self, following):
-        pump = self.pump
-        if self.tx.raw is None:
-            await commit(self, following)
-            return
-        ended, parked, ops = pump.settlements(following)
-        await self.tx.finish()
+    async def in_two(pump, tx, following, *, mark):
+        ended, parked, ops = pump.settlements(following, mark=mark)
+        await tx.finish()
         for feed, op in ops:
             await pump._commit(feed, op)
         pump.settled(ended, parked)
 
-    Batch._commit = in_two
+    batch.commit = sweep.commit = in_two
 
 
 @planted("M10")
 def bury_late() -> None:
     """A delivery that gave up is acknowledged first, and becomes a dead letter in a second commit."""
-    commit = Batch._commit
 
     def halves(op):
         late = [row for row in op.hold if row.state == "dead"]
@@ -118,26 +110,22 @@ def bury_late() -> None:
                 await asyncio.sleep(0.01)  # as long as another server takes to accept it
                 await pump._commit(feed, halves(op)[1])
 
-    async def batch(self, following):
-        pump, raw = self.pump, self.tx.raw
-        if raw is None:
-            await commit(self, following)
-            return
-        ended, parked, ops = pump.settlements(following)
+    async def commit(pump, tx, following, *, mark):
+        ended, parked, ops = pump.settlements(following, mark=mark)
         for _, op in ops:
-            await raw.apply(halves(op)[0])
-        await self.tx.finish()
+            await tx.raw.apply(halves(op)[0])
+        await tx.finish()
         await later(pump, ops)
         pump.settled(ended, parked)
 
     async def flush(self, starting=()):
-        ended, parked, ops = self.settlements(starting)
+        ended, parked, ops = self.settlements(starting, mark=bool(starting))
         for feed, op in ops:
             await self._commit(feed, halves(op)[0])
         await later(self, ops)
         self.settled(ended, parked)
 
-    Batch._commit = batch
+    batch.commit = sweep.commit = commit
     Pump.flush = flush
 
 
@@ -158,17 +146,17 @@ def checkpoint_first() -> None:
 @planted("M13")
 def remember_retries() -> None:
     """A retry is acknowledged, and kept in memory until its time has come."""
-    failed = Pump.failed
+    fail = lane.fail
 
-    def in_memory(self, delivery, error):
-        failed(self, delivery, error)
-        end = self.ended[-1]
-        if end.held is not None and end.held.state == "retry" and not self.subscription.transactional:
-            self.ended[-1] = Ended(delivery)
+    def in_memory(pump, delivery, error):
+        fail(pump, delivery, error)
+        end = pump.ended.others[-1]
+        if end.held is not None and end.held.state == "retry" and not pump.subscription.transactional:
+            pump.ended.others[-1] = Ended(delivery)
             again = Delivery(delivery.envelope, delivery.attempt + 1)
-            asyncio.get_running_loop().call_later(0.05, self.hand_over, [again])
+            asyncio.get_running_loop().call_later(0.05, pump.hand_over, [again])
 
-    Pump.failed = in_memory
+    lane.fail = in_memory
 
 
 @planted("M14")
@@ -181,15 +169,20 @@ def retry_in_step() -> None:
 @planted("M19")
 def drop_the_unreadable() -> None:
     """What cannot be decoded is acknowledged."""
-    read = Dispatch.read
+    make = dispatch._reader
 
-    def forgiving(self, envelope):
-        try:
-            return read(self, envelope)
-        except Unreadable:
-            return UNSEEN
+    def forgiving(*arguments):
+        read = make(*arguments)
 
-    Dispatch.read = forgiving
+        def reader(envelope):
+            try:
+                return read(envelope)
+            except Unreadable:
+                return dispatch.UNSEEN
+
+        return reader
+
+    dispatch._reader = forgiving
 
 
 @planted("M24")
