@@ -79,6 +79,28 @@ async def test_an_append_of_one_statement_is_refused_whole_or_known_already(stor
     assert await store.head() == 2
 
 
+async def test_a_stream_is_looked_for_once_and_then_known_to_have_got_so_far(store: SqliteStore) -> None:
+    async def add(expected: int, stream: str = "a:1") -> None:
+        await store.write(Append([envelope(stream=stream)], expected, fresh=True))
+
+    other = SqliteStore(store.url)
+    await other.open()
+    await other.write(Append([envelope(stream="a:1")], 0, fresh=True))
+    statements: list[str] = []
+    store._committer.connection.set_trace_callback(statements.append)
+    for expected in (1, 2, 3):
+        await add(expected)
+    store._committer.connection.set_trace_callback(None)
+    looks = ["EXISTS" in each for each in statements if each.startswith("INSERT")]
+    assert looks == [True, False, False]
+    await other.write(Append([envelope(stream="a:1")], 4, fresh=True))
+    for wrong in (4, 6):  # another one was faster; nobody has got so far
+        with pytest.raises(WrongVersion, match=f"at version 5, not {wrong}"):
+            await add(wrong)
+    await add(5)
+    await other.close()
+
+
 async def test_a_lone_writer_lets_the_others_of_its_loop_go_on(store: SqliteStore) -> None:
     rounds = 0
 
