@@ -12,8 +12,6 @@ from weakref import WeakKeyDictionary
 
 LOOK_EVERY = 0.5
 """Seconds between looks at the file, in case a bell was not heard."""
-KNOWN_AFTER = 0.01
-"""Seconds after which everybody knows of a new bell: what was committed meanwhile is looked for then."""
 
 
 class Doorbell(Protocol):
@@ -39,7 +37,7 @@ class WaitingRoom:
         self._waiters: set[asyncio.Future[None]] = set()
         self._changes = 1
         self._seen: WeakKeyDictionary[asyncio.Task[Any], int] = WeakKeyDictionary()
-        self._timer = loop.call_later(KNOWN_AFTER, self._look_again) if look else None
+        self._timer: asyncio.TimerHandle | None = None
         self._version = look() if look else 0
         self._bell: socket.socket | None = doorbell.bind() if doorbell else None
         if self._bell is not None:

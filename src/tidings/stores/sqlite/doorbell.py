@@ -15,8 +15,6 @@ from pathlib import Path
 
 _LONGEST = 100  # sockaddr_un holds 108 bytes on Linux, 104 elsewhere
 _TICK = 50_000_000
-_LISTED_FOR = 0.005
-"""Seconds for which a list of bells is good; who binds a new one looks at the file himself after KNOWN_AFTER."""
 _counter = itertools.count(1)
 
 
@@ -33,7 +31,6 @@ class Doorbell:
         self._mine: set[str] = set()
         self._others: list[str] = []
         self._listed = -1
-        self._list_until = 0.0
 
     def _short_name(self) -> str:
         """The folder by a name that fits into a socket address, or "" where there is none."""
@@ -67,10 +64,12 @@ class Doorbell:
 
     def ring(self) -> None:
         """Wake the others. Never waits; a bell that cannot take another byte has rung already."""
-        now = time.monotonic()
-        if now > self._list_until:
-            self._list_until = now + _LISTED_FOR
-            self._list()
+        with contextlib.suppress(OSError):
+            changed = os.fstat(self._fd).st_mtime_ns
+            if changed != self._listed:
+                is_settled = time.time_ns() - changed > _TICK  # within one tick, two changes have the same time
+                self._listed = changed if is_settled else -1
+                self._others = [name for name in os.listdir(self._fd) if name.startswith("bell-")]  # noqa: PTH208
         for name in self._others:
             if name in self._mine:
                 continue
@@ -81,15 +80,6 @@ class Doorbell:
             except OSError:  # its process is gone
                 with contextlib.suppress(OSError):
                     os.unlink(name, dir_fd=self._fd)
-
-    def _list(self) -> None:
-        """See which bells there are, if any came or went."""
-        with contextlib.suppress(OSError):
-            changed = os.fstat(self._fd).st_mtime_ns
-            if changed != self._listed:
-                is_settled = time.time_ns() - changed > _TICK  # within one tick, two changes have the same time
-                self._listed = changed if is_settled else -1
-                self._others = [name for name in os.listdir(self._fd) if name.startswith("bell-")]  # noqa: PTH208
 
     def close(self) -> None:
         """Let go of the folder."""

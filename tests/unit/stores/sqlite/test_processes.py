@@ -3,7 +3,6 @@
 # ruff: noqa: ASYNC222, PTH108, PTH208 - processes and their files are what is looked at
 
 import asyncio
-import math
 import os
 import signal
 import sqlite3
@@ -17,7 +16,6 @@ import pytest
 from tests.unit.stores.sqlite.processes import end, start, tell, told
 from tidings.core.operations import Append, Beat, Claim
 from tidings.stores.sqlite import SqliteStore
-from tidings.stores.waiting import LOOK_EVERY
 from tidings.testing.conformance.store.making import GROUP, envelope, joining
 
 
@@ -137,24 +135,6 @@ class TestBells:
         tell(writer, "go")
         await asyncio.wait_for(waiting, 10.0)
         end(writer)
-
-    async def test_a_bell_that_writers_do_not_know_yet_is_made_up_for(self, path: Path) -> None:
-        waits = []
-        for _ in range(5):
-            writer, waiter = SqliteStore(f"sqlite://{path}"), SqliteStore(f"sqlite://{path}")
-            await writer.open()
-            await waiter.open()
-            assert writer._doorbell is not None
-            writer._doorbell._list_until = math.inf  # it is no more than milliseconds old
-            began = time.monotonic()
-            waiting = asyncio.ensure_future(waiter.grown(await waiter.head(), 20.0))
-            await asyncio.sleep(0)
-            await writer.write(Append([envelope()]))
-            await waiting
-            waits.append(time.monotonic() - began)
-            await writer.close()
-            await waiter.close()
-        assert min(waits) < LOOK_EVERY / 2
 
     async def test_the_bell_of_a_dead_process_is_taken_away(self, store: SqliteStore, path: Path) -> None:
         listener = start("answer_bells", path, 1)
