@@ -47,7 +47,7 @@ LEISURE = 0.02
 """Seconds for which a group that counts no attempts gathers what ended, before it commits that."""
 
 LOOK = 0.5
-"""Seconds between looks for held deliveries that someone else put back to work."""
+"""Seconds between looks for held deliveries that someone else put back to work, however busy it is here."""
 
 
 class Pump:
@@ -78,7 +78,7 @@ class Pump:
         self.committing: set[int] = set()  # running ones whose commit is under way
         self.cutting = False  # True once running handlers are cancelled because the worker stops
         self._want = 0
-        self._claim_at = self._flush_at = self._scanned_at = 0.0  # loop times: not before, and the last one
+        self._claim_at = self._flush_at = self._look_at = self._scanned_at = 0.0  # loop times: not before; the last one
         self.tasks: set[asyncio.Task[None]] = set()
         self.intake = Intake(store, subscription, consumer, clock)
         self.go_on: Callable[[], None] = lambda: None  # runs this pump in a new task; set by the worker
@@ -152,11 +152,12 @@ class Pump:
 
     async def take(self, room: int) -> list[Delivery]:
         """Up to about so many deliveries that nobody took yet."""
+        if loop_time() >= self._look_at:
+            self._look_at = loop_time() + LOOK
+            self.intake.look = True
         taken = await self.intake.take(room, self.in_memory, self.lanes.claims)
-        if self.intake.superseded:
-            for delivery in self.intake.superseded:
-                self.ended.well(delivery)
-            self.intake.superseded.clear()
+        while self.intake.superseded:
+            self.ended.well(self.intake.superseded.pop())
         return taken
 
     async def take_more(self, take: Callable[[int], Awaitable[list[T]]]) -> list[T]:

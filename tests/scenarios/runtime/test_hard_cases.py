@@ -316,3 +316,25 @@ async def test_memory_does_not_grow_with_what_passes_one_slow_delivery(url: str)
         assert len(feed.watermark._unfinished) < 600  # type: ignore[attr-defined]
         leave.set()
         await until(lambda: count[0] == 3000)
+
+
+async def test_what_another_process_redrives_is_taken_however_often_others_publish(url: str) -> None:
+    app, other, tried = App(url), App(url), list[int]()
+
+    @app.on(OrderPlaced, retry=Retry(attempts=1))
+    async def work(order: OrderPlaced) -> None:
+        if order.number < 0:
+            tried.append(order.number)
+            raise ValueError
+
+    async with app, other, working(app):
+        await app.publish(OrderPlaced("bad", -1))
+        await until(lambda: tried)
+        async with asyncio.timeout(10):
+            while not (dead := await other.store.held(state="dead")):
+                await asyncio.sleep(0.01)
+        await other.store.write(Redrive([dead[0].id]))
+        async with asyncio.timeout(10):
+            while len(tried) < 2:
+                await other.publish(OrderPlaced("good", 1))
+                await asyncio.sleep(0.05)
