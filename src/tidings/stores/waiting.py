@@ -156,8 +156,6 @@ class Rooms:
 
     def wake(self, told: AbstractSet[Any] = frozenset()) -> None:
         """Wake everybody, from any thread, except in loops that were told."""
-        if not self._rooms:
-            return
         for loop, room in list(self._rooms.items()):
             if loop in told:
                 continue
