@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from benchmarks import report
-from benchmarks.measure import QUICK, Effort, Figure, Others, Result, measure
+from benchmarks.measure import QUICK, Effort, Figure, Others, Result, measure, price_of_a_flush
 from tests.servers.server import Server
 from tests.servers.servers import Servers
 
@@ -49,7 +51,17 @@ def command(
         metavar="SECONDS",
         help="on a busy machine: how long each side may wait for quiet moments to have its rounds in",
     )
+    parser.add_argument(
+        "--flush",
+        type=float,
+        metavar="MS",
+        help="on a disk that flushes at once: let strace make every flush take so much longer, on all sides",
+    )
     asked = parser.parse_args()
+    if asked.flush is not None and not _is_traced():
+        if shutil.which("strace") is None:
+            parser.error("--flush needs strace: apt-get install strace")
+        os.execvp("strace", [*slower(asked.flush), sys.executable, "-m", name, *sys.argv[1:]])
     effort = replace(QUICK if asked.quick else Effort(), patience=asked.patient)
     chosen = [each for each in figures if not asked.only or any(part in each.name for part in asked.only)]
     if not chosen:
@@ -62,12 +74,26 @@ def command(
     results: list[Result] = []
     # On the disk of the repository: /tmp may be memory, where a flush costs nothing and every ratio lies.
     with tempfile.TemporaryDirectory(prefix="run-", dir=RESULTS) as folder, serve(Path(folder)):
+        flush = price_of_a_flush(Path(folder))
         results.extend(measure(chosen, Path(folder), effort, say))
     say("")
-    report.show(results, others.share())
-    whole = not asked.only and not asked.quick
-    report.write(results, RESULTS / f"{file if whole else 'partial'}.jsonl", others.share())
+    report.show(results, others.share(), flush)
+    if asked.only or asked.quick:
+        file = "partial"
+    elif asked.flush is not None:
+        file += "-slower"
+    report.write(results, RESULTS / f"{file}.jsonl", others.share(), flush)
     return 1 if any(result.error for result in results) else 0
+
+
+def slower(flush: float) -> list[str]:
+    """What runs a program so that every flush of it and of its children takes longer. Args: flush: by milliseconds."""
+    delay = f"inject=fdatasync,fsync:delay_exit={round(1_000 * flush)}"
+    return ["strace", "-f", "--seccomp-bpf", "-qq", "-e", "trace=fdatasync,fsync", "-e", delay, "-o", os.devnull]
+
+
+def _is_traced() -> bool:
+    return "TracerPid:\t0\n" not in Path("/proc/self/status").read_text()
 
 
 def say(doing: str) -> None:

@@ -32,12 +32,13 @@ def cells(result: Result) -> tuple[str, ...]:
     )
 
 
-def show(results: Sequence[Result], others: float) -> None:
+def show(results: Sequence[Result], others: float, flush: float) -> None:
     """Print the table: with rich on a terminal, in plain columns elsewhere; then what failed.
 
     Args:
         results: In the order of the table.
         others: Share of the machine that other processes used meanwhile.
+        flush: Milliseconds that a flush took.
     """
     if sys.stdout.isatty():
         _rich(results)
@@ -47,6 +48,7 @@ def show(results: Sequence[Result], others: float) -> None:
     print(
         f"{met} of {len(results)} targets met. A ratio is ours over the floor, larger is better. CPU is per operation."
     )
+    print(f"A flush of the disk took {flush:.2f} ms: ratios of other disks are others.")
     if others > QUIET:
         print(f"Other processes used {others:.0%} of this machine meanwhile: run it again when it is quiet.")
     for result in results:
@@ -76,7 +78,7 @@ def _plain(lines: Sequence[Sequence[str]]) -> None:
         print("  ".join(padded).rstrip())
 
 
-def write(results: Sequence[Result], path: Path, others: float) -> None:
+def write(results: Sequence[Result], path: Path, others: float, flush: float) -> None:
     """Write one object per line, all at once, so that a run that is stopped leaves the last file as it was.
 
     `ratio` is always `ops_per_s / floor_ops_per_s`. Where a figure is no rate, both are reciprocals (of a latency, of a
@@ -101,6 +103,7 @@ def write(results: Sequence[Result], path: Path, others: float) -> None:
             "floor_cpu_us_per_op": _round(result.floor_cpu),
             "rounds": result.rounds,
             "others_cpu_share": round(others, 2),
+            "flush_ms": _round(flush),
             "title": figure.title,
             "note": figure.note,
         }
