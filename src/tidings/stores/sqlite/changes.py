@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tidings.errors import StoreGone
@@ -17,6 +17,8 @@ UPSERT_STATE = (
 )
 _NEVER = 2**62
 """A position that no log reaches."""
+_MOST_STREAMS = 10_000
+"""Streams of which is known how far they got."""
 
 
 class Changes:
@@ -37,6 +39,7 @@ class Changes:
         states: (type, key) -> row of the table of current states.
         versions: Stream -> version after the rows so far.
         grew: True when waiting readers have a reason to look.
+        reached: Stream -> a version that it has, for some of those that grew here; no stream ever gets shorter.
         volatile: True for a store in memory, which forgets what nobody will read again.
     """
 
@@ -52,6 +55,7 @@ class Changes:
         "ids",
         "now",
         "presence",
+        "reached",
         "rows",
         "states",
         "versions",
@@ -68,6 +72,7 @@ class Changes:
         self.rows: Rows = {}
         self.states: dict[tuple[str, str], tuple[Any, ...]] = {}
         self.versions: dict[str, int] = {}
+        self.reached: dict[str, int] = {}
         self.grew = False
         self.volatile = False
         self._head: int | None = None
@@ -83,10 +88,18 @@ class Changes:
         self.versions.clear()
 
     def committed(self) -> None:
-        """Remember how far the log goes now; it never ends before that again."""
+        """Remember how far the log and its streams go now; they never end before that again."""
         if self._head is not None and self._head > self._floor:
             self._floor = self._head
+        if self.versions:
+            self.remember(self.versions)
         self.ids.committed()
+
+    def remember(self, versions: Mapping[str, int]) -> None:
+        """Note how far streams have got. Args: versions: stream -> version."""
+        if len(self.reached) >= _MOST_STREAMS:
+            self.reached.clear()
+        self.reached.update(versions)
 
     @property
     def can_append_alone(self) -> bool:

@@ -36,7 +36,6 @@ _COMMIT, _CHANGE = 9_000, 900
 _MOST_SLACK = 4.0
 """Up to how many times too high an estimate is believed to be: rows that change again and again take one page."""
 _CAREFUL_BATCHES = 64
-_MOST_STREAMS = 10_000
 _PAUSE = 0.0003
 """Seconds between two looks at a lock that somebody else has."""
 QUICK = 0.001
@@ -72,7 +71,6 @@ class Committer:
         self._slack = 1.0  # estimate over truth, as the last checkpoint found it
         self._changed_before = 0
         self._originals = Originals(self._file)
-        self._reached: dict[str, int] = {}  # stream -> a version that it has
 
     # ---- commits -----------------------------------------------------------------------------------------------------
 
@@ -98,7 +96,7 @@ class Committer:
 
     def _commit_all(self, ops: Sequence[Op]) -> tuple[list[Outcome], bool]:
         lone = len(ops) == 1 and not self._careful and self.changes.can_append_alone
-        if lone and type(op := ops[0]) is Append and (insert := log.lone_insert(op, self._reached)):
+        if lone and type(op := ops[0]) is Append and (insert := log.lone_insert(op, self.changes.reached)):
             outcome = self._append_alone(op, *insert)
             if outcome is not None:
                 return [outcome], outcome[1] is None
@@ -149,14 +147,8 @@ class Committer:
         version = None
         if op.expected != ANY:
             version = op.expected + count
-            self._note(op.envelopes[0].stream or "", version)
+            self.changes.remember({op.envelopes[0].stream or "": version})
         return Appended((last,) if count == 1 else tuple(range(first, last + 1)), version), None
-
-    def _note(self, stream: str, version: int) -> None:
-        """Remember how far a stream has got, of those that grow now."""
-        if len(self._reached) >= _MOST_STREAMS:
-            self._reached.clear()
-        self._reached[stream] = version
 
     def begin(self) -> None:
         """Open a transaction for somebody else; `finish` ends it.
@@ -304,8 +296,8 @@ class Committer:
         except Exception as error:
             if is_the_store_s(error):
                 raise
-            if isinstance(error, sqlite3.IntegrityError):  # ids come again: look first for a while
-                self._careful = _CAREFUL_BATCHES
+            if isinstance(error, sqlite3.IntegrityError) and "tidings_id" in str(error):
+                self._careful = _CAREFUL_BATCHES  # ids come again: look first for a while
             self.connection.execute("ROLLBACK")
             self._patiently("BEGIN IMMEDIATE")
             changes.forget()

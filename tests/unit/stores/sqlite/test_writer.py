@@ -101,6 +101,29 @@ async def test_a_stream_is_looked_for_once_and_then_known_to_have_got_so_far(sto
     await other.close()
 
 
+async def test_of_appends_in_one_commit_those_whose_streams_have_gone_on_elsewhere_are_refused(
+    store: SqliteStore, other: SqliteStore, traced: list[str]
+) -> None:
+    streams = [f"a:{number}" for number in range(4)]
+
+    async def append_all(expected: int) -> list[object]:
+        ops = [Append([envelope(stream=stream)], expected, fresh=True) for stream in streams]
+        traced.clear()
+        return await asyncio.gather(*map(store.write, ops), return_exceptions=True)
+
+    await append_all(0)
+    await append_all(1)
+    assert traced.count("INSERT INTO tidings_log") == 4
+    assert [sql for sql in traced if sql.startswith("SELECT max(version)")] == []
+    await other.write(Append([envelope(stream="a:1"), envelope(stream="a:2")], ANY, fresh=True))
+    done = await append_all(2)
+    assert [type(one) for one in done] == [Appended, WrongVersion, WrongVersion, Appended]
+    assert "a:1' is at version 3, not 2" in str(done[1])
+    again = [Append([envelope(stream="a:1")], 3, fresh=True), Append([envelope(stream="a:2")], 3, fresh=True)]
+    assert [one.version for one in await asyncio.gather(*map(store.write, again))] == [4, 4]
+    assert [row.version for row in await store.read(0, 99, 99, types=None) if row.stream == "a:1"] == [1, 2, 3, 4]
+
+
 async def test_a_lone_writer_lets_the_others_of_its_loop_go_on(store: SqliteStore) -> None:
     rounds = 0
 
