@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
+from tests.faults.numbered import Found, Numbered, compare
 from tidings import App, Key, Transaction, event
 from tidings.testing.faults import Child, Ready
 
@@ -30,32 +31,6 @@ class Sent:
 
 
 @dataclass
-class Found:
-    """What is there in the end.
-
-    Attributes:
-        lost: (key, number) of events that were acknowledged, but had no effect.
-        invented: Of effects whose event was never published.
-        doubled: Of effects that happened more than once.
-        inverted: Keys whose effects are not in order.
-        published: Number of events in the log of the shop.
-        seconds: From the last kill until everything had arrived.
-    """
-
-    lost: set[tuple[str, int]]
-    invented: set[tuple[str, int]]
-    doubled: list[tuple[str, int]]
-    inverted: set[str]
-    published: int
-    seconds: float
-
-    @property
-    def broken(self) -> set[str]:
-        """Names of what is not as promised."""
-        return {name for name in ("lost", "invented", "doubled", "inverted") if getattr(self, name)}
-
-
-@dataclass
 class Crossing:
     """One run.
 
@@ -65,6 +40,9 @@ class Crossing:
         mutant: Breaks the product on purpose, inside every process that runs a worker.
         ordered: False where the broker promises no order.
         pace: Seconds between two publications of one process.
+
+    Attributes:
+        seconds: From the last kill until everything had arrived.
     """
 
     broker: str
@@ -73,6 +51,7 @@ class Crossing:
     ordered: bool = True
     pace: float = 0.002
     children: list[Child] = field(default_factory=list)
+    seconds: float = field(default=0.0, init=False)
 
     def url(self, app: str) -> str:
         return f"sqlite:{self.folder}/{app}.db"
@@ -142,31 +121,20 @@ class Crossing:
         began = time.monotonic()
         for app in ("shop", "billing"):  # those that are there may have been about to be killed
             self.worker(app)
-        while (missing := self.published() - set(self.effects())) and time.monotonic() < began + within:
+        while self.published() - set(self.effects()) and time.monotonic() < began + within:
             time.sleep(0.05)
-        seconds = time.monotonic() - began
+        self.seconds = time.monotonic() - began
         time.sleep(0.3)  # what comes twice comes now
         self.close()
-        effects = self.effects()
-        order: dict[str, list[int]] = {}
-        for key, number in effects:
-            order.setdefault(key, []).append(number)
-        return Found(
-            lost=missing,
-            invented=set(effects) - self.published(),
-            doubled=[each for each, times in Counter(effects).items() if times > 1],
-            inverted={key for key, numbers in order.items() if self.ordered and numbers != sorted(numbers)},
-            published=len(self.published()),
-            seconds=seconds,
-        )
+        return compare(self.published(), self.effects(), lambda _: self.ordered)
 
-    def published(self) -> set[tuple[str, int]]:
+    def published(self) -> set[Numbered]:
         """What is in the log of the shop, acknowledged or not: it must arrive."""
         sql = "SELECT key, CAST(data AS TEXT) ->> 'number' FROM tidings_log WHERE type = 'Sent'"
         with contextlib.closing(sqlite3.connect(self.folder / "shop.db", timeout=30.0)) as connection:
             return set(connection.execute(sql))
 
-    def effects(self) -> list[tuple[str, int]]:
+    def effects(self) -> list[Numbered]:
         """What billing did, in order."""
         with contextlib.closing(sqlite3.connect(self.folder / "billing.db", timeout=30.0)) as connection:
             return connection.execute("SELECT key, number FROM effects ORDER BY at").fetchall()

@@ -14,11 +14,12 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psycopg
 
+from tests.faults.numbered import Found, Numbered, compare
 from tidings import App, Key, event
 from tidings.core.url import parse_url
 from tidings.testing.faults import Child, Ready
@@ -31,32 +32,6 @@ class Wrote:
     key: Key[str]
     number: int
     writer: int
-
-
-@dataclass
-class Found:
-    """What is there in the end.
-
-    Attributes:
-        lost: (key, number) of rows whose message is not in the log.
-        invented: Of messages whose row is not there.
-        doubled: Of messages that are in the log twice.
-        inverted: Keys whose messages are not in order.
-        stuck: True where relays left something in the outbox, although nobody wrote any more.
-        published: Number of messages.
-    """
-
-    lost: set[tuple[str, int]]
-    invented: set[tuple[str, int]]
-    doubled: list[tuple[str, int]]
-    inverted: set[str]
-    stuck: bool
-    published: int
-
-    @property
-    def broken(self) -> set[str]:
-        """Names of what is not as promised."""
-        return {name for name in ("lost", "invented", "doubled", "inverted", "stuck") if getattr(self, name)}
 
 
 @dataclass
@@ -174,19 +149,13 @@ class Post:
             child.end()
         with contextlib.closing(connect(self.url)) as connection:
             wrote = set(connection.execute("SELECT key, number FROM wrote").fetchall())
+        return replace(compare(wrote, self.published(), lambda key: not key.startswith("hot")), stuck=stuck)
+
+    def published(self) -> list[Numbered]:
+        """What is in the log, in order."""
+        with contextlib.closing(connect(self.url)) as connection:
             rows = connection.execute("SELECT data FROM tidings_log ORDER BY position").fetchall()
-        log = [(each["key"], each["number"]) for each in (json.loads(bytes(data)) for (data,) in rows)]
-        order: dict[str, list[int]] = {}
-        for key, number in log:
-            order.setdefault(key, []).append(number)
-        return Found(
-            lost=wrote - set(log),
-            invented=set(log) - wrote,
-            doubled=[each for each in set(log) if log.count(each) > 1] if len(log) != len(set(log)) else [],
-            inverted={key for key, numbers in order.items() if key[:3] != "hot" and numbers != sorted(numbers)},
-            stuck=stuck,
-            published=len(log),
-        )
+        return [(each["key"], each["number"]) for each in (json.loads(bytes(data)) for (data,) in rows)]
 
     def close(self) -> None:
         """End what is left."""

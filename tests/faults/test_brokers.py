@@ -42,11 +42,12 @@ def crossing(broker: str, tmp_path: Path) -> Iterator[Crossing]:
 def test_kills_of_publishers_and_workers_lose_nothing_double_nothing_and_keep_the_order(crossing: Crossing) -> None:
     killed = live(crossing, KILLS // 6)
     found = crossing.found()
-    print(f"{killed} kills, {found.published} messages, all there after {found.seconds:.1f} s")
-    assert found.published > killed
+    published = len(crossing.published())
+    print(f"{killed} kills, {published} messages, all there after {crossing.seconds:.1f} s")
+    assert published > killed
     assert found.broken == set(), found
     # Kafka gives up dead members one after the other, each after its session of six seconds; a hundred died here.
-    assert found.seconds < (25.0 if crossing.broker.startswith("kafka:") else 10.0)
+    assert crossing.seconds < (25.0 if crossing.broker.startswith("kafka:") else 10.0)
 
 
 # ---- the proof can fail: planted bugs --------------------------------------------------------------------------------
@@ -58,6 +59,7 @@ def settle_first() -> None:
 
     async def settled_first(self: Inbound, arrivals: list[Arrival]) -> None:
         await self._broker.settle(arrivals)
+        await asyncio.sleep(0.01)
         await keep(self, arrivals)
 
     Inbound._keep = settled_first
