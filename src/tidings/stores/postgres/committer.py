@@ -18,7 +18,7 @@ from tidings.stores.postgres.connection import BRIEFLY
 from tidings.stores.postgres.failures import explain, is_lost, is_refusal, is_transient
 from tidings.stores.postgres.fresh import followed, following
 from tidings.stores.postgres.pool import is_usable
-from tidings.stores.postgres.steps import Result, Statement, Steps
+from tidings.stores.postgres.steps import Steps
 from tidings.stores.postgres.wire import BlockingWire, OwnWire, drive
 
 T = TypeVar("T")
@@ -74,7 +74,7 @@ class Committer:
         if not ops:
             return []
         try:
-            return [_outcome(result) for result in await self._drive_again(ops)]
+            return [_outcome(result) for result in await self._apply(ops)]
         except TidingsError as error:
             if len(ops) == 1:
                 return [(None, error)]
@@ -83,11 +83,20 @@ class Committer:
                 return [(None, explain(error, self._place, ops[0], committing=is_lost(error))) for _ in ops]
         return [outcome for op in ops for outcome in await self._commit_batch([op])]  # one was refused: find which
 
-    async def _drive_again(self, ops: Sequence[Op]) -> list[Any]:
+    async def _apply(self, ops: Sequence[Op]) -> list[Any]:
         """Apply operations together; once more when the connection broke, for doing it again changes nothing."""
         for tries in range(TRIES):
             try:
-                return await self._apply(ops, again=tries > 0)
+                # What may have been applied before is looked at with care.
+                if tries == 0 and self._is_alone and (statement := following(ops, self._last)) is not None:
+                    wire = await self._at_hand()
+                    [result] = await wire.run((statement,))
+                    self._worked = time.monotonic()
+                    if result.changed:
+                        done = followed(ops, self._last)
+                        self._last = done[-1].position
+                        return done
+                return self._seen(await self._drive(together(ops)))
             except Exception as error:
                 await self._undo()
                 again = is_transient(error) or (is_lost(error) and tries == 0 and await self._can_connect())
@@ -95,15 +104,7 @@ class Committer:
                     raise
         raise AssertionError  # pragma: no cover - the loop returns or raises
 
-    async def _apply(self, ops: Sequence[Op], *, again: bool) -> list[Any]:
-        """Apply operations together. Args: again: they may have been applied before."""
-        if self._is_alone and not again and (statement := following(ops, self._last)) is not None:
-            [result] = await self._drive(_alone(statement))
-            if result.changed:
-                done = followed(ops, self._last)
-                self._last = done[-1].position
-                return done
-        done = await self._drive(together(ops))
+    def _seen(self, done: list[Any]) -> list[Any]:
         if appended := [each.positions for each in done if type(each) is Appended and each.positions]:
             self._is_alone = appended[0][0] == self._last + 1
             self._last = appended[-1][-1]
@@ -122,14 +123,17 @@ class Committer:
     # ---- the connection ----------------------------------------------------------------------------------------------
 
     async def _drive(self, steps: Steps[T]) -> T:
+        result = await drive(steps, await self._at_hand())
+        self._worked = time.monotonic()
+        return result
+
+    async def _at_hand(self) -> Connected:
         wire = self._wire
         if wire is None or (time.monotonic() > self._worked + KNOWN and not is_usable(wire.connection)):
             wire = await self._connect_anew()
         wire.connection.patience = self.patience
         self._worked = 0.0  # until it has: whatever happens meanwhile
-        result = await drive(steps, wire)
-        self._worked = time.monotonic()
-        return result
+        return wire
 
     async def _connect_anew(self) -> Connected:
         self.close()
@@ -162,10 +166,6 @@ class Committer:
         if self._wire is not None:
             self._wire.connection.pgconn.finish()
             self._wire = None
-
-
-def _alone(statement: Statement) -> Steps[Sequence[Result]]:
-    return (yield [statement])
 
 
 def _outcome(result: Any) -> Outcome:

@@ -121,6 +121,18 @@ class TimelyAsyncConnection(AsyncConnection[tuple[Any, ...]]):
 
     async def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:  # noqa: ARG002
         """As psycopg, with a deadline."""
+        found = await self.answer(gen, timeout or DEADLINE)
+        await self.take_turns()
+        return found
+
+    async def take_turns(self) -> None:
+        """Let others of the event loop have their turn, if they had none for a while."""
+        if time.monotonic() - self._yielded > TURN:
+            await asyncio.sleep(0)
+            self._yielded = time.monotonic()
+
+    async def answer(self, gen: PQGen[T], timeout: float = DEADLINE) -> T:
+        """The result of a generator of psycopg's; others have their turn only where it takes long."""
         descriptor = self.pgconn.socket
         try:
             if self._rest:
@@ -135,13 +147,10 @@ class TimelyAsyncConnection(AsyncConnection[tuple[Any, ...]]):
         except StopIteration as stop:
             found: T = stop.value
             self._misses = 0
-            if time.monotonic() - self._yielded > TURN:
-                await asyncio.sleep(0)
-                self._yielded = time.monotonic()
             return found
         self._yielded = time.monotonic()
         try:
-            return await wait_in_loop(gen, state, descriptor, timeout or DEADLINE)
+            return await wait_in_loop(gen, state, descriptor, timeout)
         except asyncio.CancelledError:
             if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 with contextlib.suppress(Exception):
@@ -158,7 +167,7 @@ def _wait_briefly(gen: PQGen[Any], descriptor: int, patience: float) -> Wait:
         StopIteration: It has ended; `value` is its result.
     """
     state = next(gen)
-    while descriptor < _SELECTABLE:
+    while patience and descriptor < _SELECTABLE:
         asked = [descriptor] if state & Wait.R else [], [descriptor] if state & Wait.W else []
         readable, writable, _ = select.select(*asked, [], patience)
         if not (readable or writable):

@@ -56,7 +56,7 @@ class _Command:
 def exchange(
     connection: TimelyConnection | TimelyAsyncConnection, prepared: Prepared, statements: Sequence[Statement]
 ) -> PQGen[list[Result]]:
-    """Run statements; yields what it waits for, as the driver's own generators do.
+    """Run statements; what it gives yields what it waits for, as the driver's own generators do.
 
     Args:
         connection: On which; nothing else runs there.
@@ -69,18 +69,13 @@ def exchange(
     Raises:
         psycopg.Error: The first one that failed; those behind it did not run.
     """
-    try:
-        if connection.pgconn.transaction_status == TransactionStatus.INTRANS:
-            _hear(connection.pgconn)
-        if len(statements) == 1 and type(params := statements[0][1]) is Encoded:
-            name = prepared.name((statements[0][0], ()))
-            if name is not None:  # what is said most, in the fewest words
-                return [(yield from _run_prepared(connection, name, params, None))]
-        return (yield from _exchange(connection, prepared, statements))
-    except psycopg.OperationalError as error:
-        if connection.farewells and not error.sqlstate:
-            raise connection.farewells[-1] from error
-        raise
+    if connection.pgconn.transaction_status == TransactionStatus.INTRANS:
+        _hear(connection.pgconn)
+    if len(statements) == 1 and type(params := statements[0][1]) is Encoded:
+        name = prepared.name((statements[0][0], ()))
+        if name is not None:  # what is said most, in the fewest words
+            return _run_prepared(connection, name, params, None)
+    return _exchange(connection, prepared, statements)
 
 
 def _hear(pgconn: PGconn) -> None:
@@ -107,7 +102,7 @@ def _exchange(
         if len(commands) == 1 and (name := prepared.name(commands[0].key)) is not None:
             [command] = commands
             encoded = Encoded(command.values, command.formats)
-            found = [(yield from _run_prepared(connection, name, encoded, transformer))]
+            found = yield from _run_prepared(connection, name, encoded, transformer)
         else:
             found = yield from _pipeline(connection, prepared, commands, transformer)
     for one in found:
@@ -119,7 +114,7 @@ def _exchange(
 
 def _run_prepared(
     connection: Connection[Any] | AsyncConnection[Any], name: bytes, params: Encoded, transformer: Transformer | None
-) -> PQGen[Result]:
+) -> PQGen[list[Result]]:
     """One statement that is prepared. Args: transformer: made where it is needed, if None."""
     pgconn = connection.pgconn
     pgconn.send_query_prepared(name, params.values, params.formats, Format.BINARY)
@@ -131,7 +126,7 @@ def _run_prepared(
         _check(result, connection)
     if transformer is None and result.ntuples:
         transformer = Adapting(connection)
-    return _result(result, transformer)
+    return [_result(result, transformer)]
 
 
 def _pipeline(

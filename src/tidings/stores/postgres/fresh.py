@@ -31,11 +31,19 @@ _VERSION = "(SELECT coalesce(max(version), 0) FROM tidings_log WHERE stream = {0
 
 _ONE = f"""
 INSERT INTO tidings_log
-SELECT $1::bigint + 1, $2, $3, $4, $5, $6, $7, $8, $9::text, $10::bigint + 1, $11, $12, $13, $14, $15, $16
-WHERE {_NOBODY_ELSE} AND ($9 IS NULL OR $10 = {_VERSION.format("$9", "$10")})
+SELECT $1::bigint + 1, $2, $3, $4, $5, $6, $7, $8, NULL, NULL::bigint, $9, $10, $11, $12, $13, $14
+WHERE {_NOBODY_ELSE}
 ON CONFLICT (position) DO NOTHING
 """
-_ONE_FORMATS = [1, 1, 1, 1, 0, 1, 1, 0, *[1] * 8]
+_ONE_OF_STREAM = f"""
+INSERT INTO tidings_log
+SELECT $1::bigint + 1, $2, $3, $4, $5, $6, $7, $8, $15::text, $16::bigint + 1, $9, $10, $11, $12, $13, $14
+WHERE {_NOBODY_ELSE} AND $16 = {_VERSION.format("$15", "$16")}
+ON CONFLICT (position) DO NOTHING
+"""
+"""A statement of its own: to be ready to look at versions costs the server a tenth, where there is no stream too."""
+_ONE_FORMATS = [1, 1, 1, 1, 0, 1, 1, 0, *[1] * 6]
+_ONE_OF_STREAM_FORMATS = [*_ONE_FORMATS, 1, 1]
 _BIGINT = Struct(">q").pack
 
 _COLUMNS = ("type text", "schema integer", "topic text", "key text", "slot integer", "stream text", "expected bigint")
@@ -92,8 +100,6 @@ def _one(last: int, op: Append) -> Statement:
         _encoded(each.topic),
         _encoded(each.key),
         b"%d" % each.slot,
-        _encoded(each.stream),
-        None if each.stream is None else _BIGINT(op.expected),
         _BIGINT(each.time),
         _encoded(each.correlation),
         _encoded(each.causation),
@@ -101,7 +107,10 @@ def _one(last: int, op: Append) -> Statement:
         each.headers,
         each.data,
     )
-    return _ONE, Encoded(values, _ONE_FORMATS)
+    if each.stream is None:
+        return _ONE, Encoded(values, _ONE_FORMATS)
+    values_of_stream = (*values, each.stream.encode(), _BIGINT(op.expected))
+    return _ONE_OF_STREAM, Encoded(values_of_stream, _ONE_OF_STREAM_FORMATS)
 
 
 def _several(last: int, appends: Sequence[Append]) -> Statement | None:
@@ -135,7 +144,7 @@ def _several(last: int, appends: Sequence[Append]) -> Statement | None:
     ]
     if apart:
         values += texts(list(known)).encode(), integers(known.values()).encode()
-    sql = _statement(own_kind=own_kind, own_key=own_key, own_stream=apart)
+    sql = _statement(own_kind=own_kind, own_key=own_key, own_stream=apart, in_stream=bool(known))
     return sql, Encoded(values, _SEVERAL_FORMATS[: len(values)])
 
 
@@ -146,7 +155,7 @@ _ROW = (
 
 
 @functools.cache
-def _statement(*, own_kind: bool, own_key: bool, own_stream: bool) -> str:
+def _statement(*, own_kind: bool, own_key: bool, own_stream: bool, in_stream: bool) -> str:
     """Append several rows. To read an array costs as much as a row: what all have in common is sent once.
 
     The first row is inserted by itself: where its place is taken, the others must not be inserted behind it.
@@ -165,10 +174,12 @@ def _statement(*, own_kind: bool, own_key: bool, own_stream: bool) -> str:
     if own_stream:
         wrong = f"number <> {_VERSION.format('name', 'number')}"
         is_right = f"NOT EXISTS (SELECT FROM unnest($17::text[], $18::bigint[]) AS known (name, number) WHERE {wrong})"
-    else:
-        is_right = "({stream} IS NULL OR {expected} = {version})".format(
+    elif in_stream:
+        is_right = "{expected} = {version}".format(
             version=_VERSION.format(shared["stream"], shared["expected"]), **shared
         )
+    else:
+        is_right = "TRUE"
     return f"""
         WITH first AS (
             INSERT INTO tidings_log SELECT {_ROW.format(place=1, step=1, **first)}

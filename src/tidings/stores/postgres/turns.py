@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from typing import Any, TypeVar
 
 from tidings.core.operations import Op
-from tidings.stores.postgres.committer import Committed, Committer
+from tidings.stores.postgres.committer import Committed, Committer, Outcome
 from tidings.stores.postgres.writer import BATCH, check_open, last_position
 
 PATIENCE = 0.001
@@ -123,13 +123,10 @@ class LoopWriter:
                 begun = None
                 if grew:
                     self._grew(last_position([result for result, _ in outcomes]))
-                for (_, future), (result, refusal) in zip(jobs, outcomes, strict=True):
-                    if not future.done():
-                        if refusal is None:
-                            future.set_result(result)
-                        else:
-                            future.set_exception(refusal)
-                jobs = self._take()  # they go out before those who know now have their turn
+                _tell(jobs, outcomes)
+                if len(jobs) > 1:  # those who know now write again, and share the next commit with those who wait
+                    await asyncio.sleep(0)
+                jobs = self._take()
         except BaseException as error:
             for _, future in [*jobs, *self._waiting]:
                 if not future.done():
@@ -158,6 +155,15 @@ class LoopWriter:
         self._closed = True
         if not self._is_busy and not self._waiting:
             self._committer.close()
+
+
+def _tell(jobs: Sequence[_Job], outcomes: Sequence[Outcome]) -> None:
+    for (_, future), (result, refusal) in zip(jobs, outcomes, strict=True):
+        if not future.done():
+            if refusal is None:
+                future.set_result(result)
+            else:
+                future.set_exception(refusal)
 
 
 @types.coroutine

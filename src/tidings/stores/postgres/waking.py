@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable
 
 import psycopg
-from psycopg.pq import ConnStatus
+from psycopg.errors import error_from_result
+from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 
 from tidings.stores.postgres.connection import Place, TimelyConnection
 
@@ -36,6 +37,7 @@ class Waker:
         self._channel = f"tidings_{place.schema}"
         self._pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._wanted = self._closed = False
+        self._is_resting = False  # and looks at the end of its rest
         self._thread = threading.Thread(target=self._run, name="tidings-waker", daemon=True)
         self._thread.start()
 
@@ -43,7 +45,8 @@ class Waker:
         """Tell the others, soon. Never waits."""
         if not self._wanted:
             self._wanted = True
-            self._poke()
+            if not self._is_resting:
+                self._poke()
 
     def close(self) -> None:
         """End the thread."""
@@ -79,15 +82,26 @@ class Waker:
         connection.execute(f'LISTEN "{self._channel}"')
         self._rung()  # whatever was missed meanwhile
         me = connection.info.backend_pid
-        last = 0.0
+        pgconn, telling = connection.pgconn, f'NOTIFY "{self._channel}"'.encode()
+        rested = 0.0
         poll = select.poll()
         poll.register(self._pipe[0], select.POLLIN)
-        poll.register(connection.fileno(), select.POLLIN)
+        poll.register(pgconn.socket, select.POLLIN)
         while not self._closed:
-            poll.poll(None if not self._wanted else max(0.0, PAUSE - (time.monotonic() - last)) * 1000)
+            left = rested - time.monotonic()
+            self._is_resting = left > 0
+            # Whoever rings from now on pokes, if this is no rest: so what is wanted is looked at after saying so.
+            if not self._is_resting and self._wanted and pgconn.transaction_status == TransactionStatus.IDLE:
+                self._wanted = False  # before telling: what is committed from now on asks again
+                pgconn.send_query(telling)
+                rested = time.monotonic() + PAUSE
+                continue
+            poll.poll(left * 1000 if self._is_resting else None)
             self._drain()
-            pgconn = connection.pgconn
             pgconn.consume_input()
+            while not pgconn.is_busy() and (answer := pgconn.get_result()) is not None:
+                if answer.status == ExecStatus.FATAL_ERROR:
+                    raise error_from_result(answer)
             if pgconn.status != ConnStatus.OK:
                 return
             others = False
@@ -95,10 +109,6 @@ class Waker:
                 others |= notice.be_pid != me
             if others:
                 self._rung()
-            if self._wanted and time.monotonic() - last >= PAUSE:
-                self._wanted = False  # before telling: what is committed from now on asks again
-                last = time.monotonic()
-                connection.execute(f'NOTIFY "{self._channel}"')
 
     def _drain(self) -> None:
         try:

@@ -38,7 +38,7 @@ class BlockingWire:
             with connection.lock:
                 return connection.wait(exchange(connection, connection.prepared, statements))
         except psycopg.Error as error:
-            shorten(error)
+            _explain(error, connection)
             raise
 
 
@@ -55,9 +55,9 @@ class OwnWire:
         """See `Wire`."""
         connection = self.connection
         try:
-            return await connection.wait(exchange(connection, connection.prepared, statements))
+            return await connection.answer(exchange(connection, connection.prepared, statements))
         except psycopg.Error as error:
-            shorten(error)
+            _explain(error, connection)
             raise
 
 
@@ -69,7 +69,16 @@ class AsyncWire(OwnWire):
     async def run(self, statements: Sequence[Statement]) -> list[Result]:
         """See `Wire`."""
         async with self.connection.lock:
-            return await super().run(statements)
+            results = await super().run(statements)
+            await self.connection.take_turns()
+            return results
+
+
+def _explain(error: psycopg.Error, connection: TimelyAsyncConnection | TimelyConnection) -> None:
+    """Say it in one line; raises what the server said before it ended the connection, if that is why."""
+    shorten(error)
+    if isinstance(error, psycopg.OperationalError) and connection.farewells and not error.sqlstate:
+        raise connection.farewells[-1] from error
 
 
 async def drive(steps: Steps[T], wire: Wire) -> T:
