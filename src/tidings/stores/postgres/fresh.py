@@ -45,6 +45,7 @@ ON CONFLICT (position) DO NOTHING
 _ONE_FORMATS = [1, 1, 1, 1, 0, 1, 1, 0, *[1] * 6]
 _ONE_OF_STREAM_FORMATS = [*_ONE_FORMATS, 1, 1]
 _BIGINT = Struct(">q").pack
+_NO_CONTEXT = (None, None, None)
 
 _COLUMNS = ("type text", "schema integer", "topic text", "key text", "slot integer", "stream text", "expected bigint")
 """What each of several rows has for itself, or all have in common: parameters 10 to 16."""
@@ -91,26 +92,25 @@ def _is_new(op: Append) -> bool:
 
 def _one(last: int, op: Append) -> Statement:
     [each] = op.envelopes
+    topic, key, stream = each.topic, each.key, each.stream
+    context = each.correlation, each.causation, each.traceparent
     values = (
         _BIGINT(last),
         each.id.encode(),
         each.source.encode(),
         each.type.encode(),
         b"%d" % each.schema,
-        _encoded(each.topic),
-        _encoded(each.key),
+        None if topic is None else topic.encode(),
+        None if key is None else key.encode(),
         b"%d" % each.slot,
         _BIGINT(each.time),
-        _encoded(each.correlation),
-        _encoded(each.causation),
-        _encoded(each.traceparent),
+        *(context if context == _NO_CONTEXT else map(_encoded, context)),
         each.headers,
         each.data,
     )
-    if each.stream is None:
+    if stream is None:
         return _ONE, Encoded(values, _ONE_FORMATS)
-    values_of_stream = (*values, each.stream.encode(), _BIGINT(op.expected))
-    return _ONE_OF_STREAM, Encoded(values_of_stream, _ONE_OF_STREAM_FORMATS)
+    return _ONE_OF_STREAM, Encoded((*values, stream.encode(), _BIGINT(op.expected)), _ONE_OF_STREAM_FORMATS)
 
 
 def _several(last: int, appends: Sequence[Append]) -> Statement | None:

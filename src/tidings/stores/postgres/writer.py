@@ -86,4 +86,8 @@ def check_open(waiting: int, *, closed: bool) -> None:
 
 def last_position(results: Iterable[Any]) -> int:
     """The last position that operations gave to what they appended; 0 where they appended nothing."""
-    return max((result.position for result in results if isinstance(result, Appended)), default=0)
+    last = 0
+    for result in results:
+        if type(result) is Appended and result.positions and result.positions[-1] > last:
+            last = result.positions[-1]
+    return last
