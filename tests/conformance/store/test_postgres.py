@@ -166,6 +166,26 @@ class TestPostgres(StoreSuite):
         assert ours.result().position == 3 + len(keys)
         assert [(each.position, each.key) for each in await store.read(3, 9, 9)] == list(enumerate(keys, 4))
 
+    async def test_tasks_whose_first_writes_came_apart_share_their_later_commits(
+        self, store: PostgresStore, other: PostgresStore
+    ) -> None:
+        """The first one's commit takes long, and the others wait for it; from then on all of them go out together."""
+
+        async def write() -> None:
+            for _ in range(10):
+                await store.write(Append([envelope()], fresh=True))
+
+        await store.write(Append([envelope()], fresh=True))
+        theirs = await other.begin()
+        await theirs.apply(Append([envelope()]))
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            for _ in range(8):
+                group.create_task(write())
+            await asyncio.sleep(0.1)
+            await theirs.commit()
+        commits = await store.query("SELECT count(DISTINCT xmin::text) FROM tidings_log WHERE position > 2")
+        assert commits <= [(12,)]  # one for the first, one for the seven others, and nine for all of them
+
     @pytest.mark.parametrize("count", [1, 3])
     async def test_a_log_that_became_shorter_gets_no_hole(self, store: PostgresStore, plant: Plant, count: int) -> None:
         for _ in range(5):
