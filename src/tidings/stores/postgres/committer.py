@@ -14,7 +14,6 @@ from psycopg.pq import TransactionStatus
 from tidings.core.operations import Append, Appended, Beat, Claim, Op, Settle
 from tidings.errors import TidingsError
 from tidings.stores.postgres.apply import alone, is_shared, together
-from tidings.stores.postgres.connection import BRIEFLY
 from tidings.stores.postgres.failures import explain, is_lost, is_refusal, is_transient
 from tidings.stores.postgres.fresh import followed, following
 from tidings.stores.postgres.pool import is_usable
@@ -34,11 +33,7 @@ KNOWN = 0.01
 
 
 class Committer:
-    """Owns a connection on which its process writes.
-
-    Attributes:
-        patience: Seconds that an answer is waited for on the spot in an event loop.
-    """
+    """Owns a connection on which its process writes."""
 
     def __init__(self, connect: Callable[[], Awaitable[Connected]], place: str) -> None:
         """Args: connect: makes the connection, at the first commit. place: the store, for messages."""
@@ -48,7 +43,6 @@ class Committer:
         self._worked = 0.0  # when the connection last did
         self._last = 0  # position of what was appended here last
         self._is_alone = False  # nobody else appended between that and what was appended here before
-        self.patience = BRIEFLY
 
     async def commit_all(self, ops: Sequence[Op]) -> Committed:
         """Apply operations in order."""
@@ -74,7 +68,7 @@ class Committer:
         if not ops:
             return []
         try:
-            return [_outcome(result) for result in await self._apply(ops)]
+            return await self._apply(ops)
         except TidingsError as error:
             if len(ops) == 1:
                 return [(None, error)]
@@ -83,18 +77,17 @@ class Committer:
                 return [(None, explain(error, self._place, ops[0], committing=is_lost(error))) for _ in ops]
         return [outcome for op in ops for outcome in await self._commit_batch([op])]  # one was refused: find which
 
-    async def _apply(self, ops: Sequence[Op]) -> list[Any]:
+    async def _apply(self, ops: Sequence[Op]) -> list[Outcome]:
         """Apply operations together; once more when the connection broke, for doing it again changes nothing."""
         for tries in range(TRIES):
             try:
                 # What may have been applied before is looked at with care.
                 if tries == 0 and self._is_alone and (statement := following(ops, self._last)) is not None:
-                    wire = await self._at_hand()
+                    wire = self._at_hand() or await self._connect_anew()
                     [result] = await wire.run((statement,))
                     self._worked = time.monotonic()
                     if result.changed:
-                        done = followed(ops, self._last)
-                        self._last = done[-1].position
+                        done, self._last = followed(ops, self._last)
                         return done
                 return self._seen(await self._drive(together(ops)))
             except Exception as error:
@@ -104,11 +97,11 @@ class Committer:
                     raise
         raise AssertionError  # pragma: no cover - the loop returns or raises
 
-    def _seen(self, done: list[Any]) -> list[Any]:
+    def _seen(self, done: list[Any]) -> list[Outcome]:
         if appended := [each.positions for each in done if type(each) is Appended and each.positions]:
             self._is_alone = appended[0][0] == self._last + 1
             self._last = appended[-1][-1]
-        return done
+        return [(None, each) if isinstance(each, TidingsError) else (each, None) for each in done]
 
     async def _commit_alone(self, op: Op) -> Outcome:
         for tries in range(TRIES):
@@ -123,15 +116,15 @@ class Committer:
     # ---- the connection ----------------------------------------------------------------------------------------------
 
     async def _drive(self, steps: Steps[T]) -> T:
-        result = await drive(steps, await self._at_hand())
+        result = await drive(steps, self._at_hand() or await self._connect_anew())
         self._worked = time.monotonic()
         return result
 
-    async def _at_hand(self) -> Connected:
+    def _at_hand(self) -> Connected | None:
+        """The connection, None where there is none or it is not fit for use."""
         wire = self._wire
         if wire is None or (time.monotonic() > self._worked + KNOWN and not is_usable(wire.connection)):
-            wire = await self._connect_anew()
-        wire.connection.patience = self.patience
+            return None
         self._worked = 0.0  # until it has: whatever happens meanwhile
         return wire
 
@@ -166,10 +159,6 @@ class Committer:
         if self._wire is not None:
             self._wire.connection.pgconn.finish()
             self._wire = None
-
-
-def _outcome(result: Any) -> Outcome:
-    return (None, result) if isinstance(result, TidingsError) else (result, None)
 
 
 def _grows(op: Op) -> bool:

@@ -39,6 +39,7 @@ _UNHEARD = 10.0
 
 BRIEFLY = 0.00015
 """Seconds that an answer is waited for on the spot."""
+_READ, _WRITE, _READY_R, _READY_W = int(Wait.R), int(Wait.W), int(Ready.R), int(Ready.W)
 _SELECTABLE = 1024
 """Descriptors below this can be waited for so briefly: `poll` counts in milliseconds."""
 MISSES, REST = 3, 100
@@ -80,11 +81,9 @@ class TimelyConnection(Connection[tuple[Any, ...]]):
     Attributes:
         prepared: The statements that are prepared on it.
         farewells: Why the server ended it, if it said so while nobody had asked for anything.
-        patience: As for an event loop; here everything is waited for on the spot.
     """
 
     deadline = DEADLINE
-    patience = DEADLINE
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         """As psycopg."""
@@ -121,7 +120,12 @@ class TimelyAsyncConnection(AsyncConnection[tuple[Any, ...]]):
 
     async def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:  # noqa: ARG002
         """As psycopg, with a deadline."""
-        found = await self.answer(gen, timeout or DEADLINE)
+        try:
+            state = self.ask(gen)
+        except StopIteration as stop:
+            found: T = stop.value
+        else:
+            found = await self.answer(gen, state, timeout or DEADLINE)
         await self.take_turns()
         return found
 
@@ -131,24 +135,38 @@ class TimelyAsyncConnection(AsyncConnection[tuple[Any, ...]]):
             await asyncio.sleep(0)
             self._yielded = time.monotonic()
 
-    async def answer(self, gen: PQGen[T], timeout: float = DEADLINE) -> T:
-        """The result of a generator of psycopg's; others have their turn only where it takes long."""
+    def ask(self, gen: PQGen[Any]) -> Wait:
+        """Go on with a generator of psycopg's while the server answers at once; returns what it waits for then.
+
+        Raises:
+            StopIteration: It has ended; `value` is its result.
+        """
+        if self._rest:
+            self._rest -= 1
+            patience = 0.0
+        else:
+            patience = self.patience
         descriptor = self.pgconn.socket
-        try:
-            if self._rest:
-                self._rest -= 1
-                state = _wait_briefly(gen, descriptor, 0.0)
-            else:
-                state = _wait_briefly(gen, descriptor, self.patience)
-                if self.patience:
-                    self._misses += 1
+        state = next(gen)
+        while patience and descriptor < _SELECTABLE:
+            asked = [descriptor] if state & _READ else [], [descriptor] if state & _WRITE else []
+            readable, writable, _ = select.select(*asked, [], patience)
+            if not (readable or writable):
+                self._misses += 1
                 if self._misses == MISSES:
                     self._misses, self._rest = 0, REST
-        except StopIteration as stop:
-            found: T = stop.value
-            self._misses = 0
-            return found
+                break
+            try:
+                state = gen.send((_READY_R if readable else 0) | (_READY_W if writable else 0))
+            except StopIteration:
+                self._misses = 0
+                raise
+        return state
+
+    async def answer(self, gen: PQGen[T], state: Wait, timeout: float = DEADLINE) -> T:
+        """Go on with it to its end, while others of the event loop have their turn."""
         self._yielded = time.monotonic()
+        descriptor = self.pgconn.socket
         try:
             return await wait_in_loop(gen, state, descriptor, timeout)
         except asyncio.CancelledError:
@@ -158,22 +176,6 @@ class TimelyAsyncConnection(AsyncConnection[tuple[Any, ...]]):
                 with contextlib.suppress(psycopg.errors.QueryCanceled):
                     await wait_in_loop(gen, Wait.R, descriptor, CANCELLING)
             raise
-
-
-def _wait_briefly(gen: PQGen[Any], descriptor: int, patience: float) -> Wait:
-    """Go on with a generator of psycopg's while the server answers at once; returns what it waits for then.
-
-    Raises:
-        StopIteration: It has ended; `value` is its result.
-    """
-    state = next(gen)
-    while patience and descriptor < _SELECTABLE:
-        asked = [descriptor] if state & Wait.R else [], [descriptor] if state & Wait.W else []
-        readable, writable, _ = select.select(*asked, [], patience)
-        if not (readable or writable):
-            break
-        state = gen.send((Ready.R if readable else 0) | (Ready.W if writable else 0))
-    return state
 
 
 async def wait_in_loop(gen: PQGen[T], state: Wait, descriptor: int, timeout: float) -> T:

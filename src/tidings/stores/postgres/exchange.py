@@ -41,9 +41,9 @@ class _Command:
 
     def __init__(self, statement: Statement, transformer: Transformer) -> None:
         sql, params = statement
-        if type(params) is Encoded:
+        if isinstance(params, Encoded):
             self.key: Key = (sql, ())
-            self.values, self.formats = params
+            self.values, self.formats = params.values, params.formats
         elif params:
             formats = _FORMATS[len(params)] if len(params) < len(_FORMATS) else [PyFormat.AUTO] * len(params)
             self.values = transformer.dump_sequence(params, formats)

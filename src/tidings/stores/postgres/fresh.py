@@ -63,23 +63,26 @@ def following(ops: Sequence[Op], last: int) -> Statement | None:
     Returns:
         A statement that changes rows, or none if it cannot; None where only the functions can append them.
     """
-    appends = [op for op in ops if type(op) is Append and _is_new(op)]
-    if len(appends) < len(ops):
-        return None
+    appends: list[Append] = []
+    for op in ops:
+        if type(op) is not Append or not _is_new(op):
+            return None
+        appends.append(op)
     if len(appends) == 1 and len(appends[0].envelopes) == 1:
         return _one(last, appends[0])
     return _several(last, appends)
 
 
-def followed(ops: Sequence[Op], last: int) -> list[Appended]:
-    """What became of them, where it did."""
-    done: list[Appended] = []
+def followed(ops: Sequence[Op], last: int) -> tuple[list[tuple[Any, BaseException | None]], int]:
+    """What became of each, and that nothing went wrong; and the last position then."""
+    done: list[tuple[Any, BaseException | None]] = []
     for op in ops:
         if type(op) is Append:
-            places = range(last + 1, last + 1 + len(op.envelopes))
-            last = places[-1]
-            done.append(Appended(tuple(places), version_after(op)))
-    return done
+            count = len(op.envelopes)
+            version = None if op.expected == ANY else op.expected + count
+            done.append((Appended(tuple(range(last + 1, last + 1 + count)), version), None))
+            last += count
+    return done, last
 
 
 def _is_new(op: Append) -> bool:

@@ -17,7 +17,7 @@ from tidings.stores.postgres.head import Head
 from tidings.stores.postgres.pool import MOST, READING, Pool
 from tidings.stores.postgres.steps import Steps
 from tidings.stores.postgres.transaction import PostgresTransaction
-from tidings.stores.postgres.turns import LoopWriter
+from tidings.stores.postgres.turns import PATIENCE, LoopWriter
 from tidings.stores.postgres.wire import AsyncWire, OwnWire, drive
 
 T = TypeVar("T")
@@ -50,7 +50,9 @@ class InLoop:
     async def _connect(self) -> OwnWire:
         # In a task of its own, for timeouts are bound to tasks, and commits are begun in that of their caller.
         connecting = self._place.connect_async(**PLANNED_ONCE)
-        return OwnWire(await asyncio.get_running_loop().create_task(connecting))
+        connection = await asyncio.get_running_loop().create_task(connecting)
+        connection.patience = PATIENCE
+        return OwnWire(connection)
 
     async def read(self, steps: Steps[T]) -> T:
         """Run steps that only read."""

@@ -7,12 +7,14 @@ end returns its own. So it is written once for connections that suspend and for 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
+
+import msgspec
 
 T = TypeVar("T")
 
 
-class Encoded(NamedTuple):
+class Encoded(msgspec.Struct, frozen=True, gc=False):
     """Values as they are sent, where finding out their types would take longer than sending them.
 
     Attributes:
@@ -28,7 +30,7 @@ Statement = tuple[str, Sequence[Any] | Encoded | None]
 """SQL with $1, $2... and its values; None for one or more statements without, of which the last one's result counts."""
 
 
-class Result(NamedTuple):
+class Result(msgspec.Struct, frozen=True, gc=False):
     """What one statement gave.
 
     Attributes:

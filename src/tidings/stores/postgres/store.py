@@ -160,10 +160,10 @@ class PostgresStore:
 
     def _here(self) -> InLoop:
         """What the running loop has."""
-        self._opened()
         loop = asyncio.get_running_loop()
         here = self._loops.get(loop)
-        if here is None:
+        if here is None or self._threads is None:
+            self._opened()
             for other in [other for other in self._loops if other.is_closed()]:
                 self._loops.pop(other).close_soon()
             here = self._loops[loop] = InLoop(self._place, self._grew, lambda: self._committed)

@@ -1,7 +1,7 @@
 """The writer of an event loop: it commits in that loop, and what its tasks write in one round of it shares a commit.
 
-While one commit is under way, the next batch collects by itself; nobody waits on purpose. Where one task writes alone,
-its commit goes out at once and is waited for on the spot: going through the event loop takes as long as a quick commit.
+Where one task writes alone, its commit goes out at once. A quick commit is waited for on the spot, for to go through
+the event loop takes as long; while a slower one is under way, the next batch collects by itself.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tidings.stores.postgres.committer import Committed, Committer, Outcome
 from tidings.stores.postgres.writer import BATCH, check_open, last_position
 
 PATIENCE = 0.001
-"""Seconds that the commit of a lone writer is waited for on the spot; where it mostly takes longer, it is not."""
+"""Seconds that a commit is waited for on the spot; where it mostly takes longer, it is not."""
 
 TURN = 0.001
 """Seconds after which the others of the event loop have their turn, however quick the commits are."""
@@ -56,7 +56,6 @@ class LoopWriter:
                 self._loop.call_soon(self._end_turn)
             return await future
         self._is_busy = True
-        self._committer.patience = PATIENCE
         is_done, value = self._start(self._committer.commit_all((op,)))
         if not is_done:
             future = self._loop.create_future()
@@ -117,7 +116,6 @@ class LoopWriter:
         try:
             while jobs:
                 if begun is None:
-                    self._committer.patience = 0.0 if len(jobs) > 1 else PATIENCE
                     begun = self._committer.commit_all([op for op, _ in jobs])
                 outcomes, grew = await begun
                 begun = None

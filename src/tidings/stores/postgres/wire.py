@@ -55,7 +55,13 @@ class OwnWire:
         """See `Wire`."""
         connection = self.connection
         try:
-            return await connection.answer(exchange(connection, connection.prepared, statements))
+            asking = exchange(connection, connection.prepared, statements)
+            try:
+                state = connection.ask(asking)
+            except StopIteration as stop:
+                results: list[Result] = stop.value
+                return results
+            return await connection.answer(asking, state)
         except psycopg.Error as error:
             _explain(error, connection)
             raise
