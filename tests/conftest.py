@@ -6,6 +6,7 @@ running, with what earlier tests left in it.
 
 import contextlib
 import os
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,12 @@ MAJORS = [installation.major for installation in installations()]
 
 def name_of(major: int | None) -> str:
     return f"postgresql-{major or 'missing'}"
+
+
+def pytest_configure() -> None:
+    """Where a shell runs the tests in the background it has Ctrl-C ignored, and so would the programs under test."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

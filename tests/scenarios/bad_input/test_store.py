@@ -50,8 +50,9 @@ def as_nobody() -> Iterator[None]:
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """A folder that nobody may enter, too."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    for folder in (tmp_path, *tmp_path.parents):
+        if not folder.stat().st_mode & 0o001:
+            folder.chmod(0o755)
     return tmp_path
 
 
