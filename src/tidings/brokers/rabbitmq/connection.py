@@ -24,6 +24,16 @@ GOODBYE = 2.0
 
 _FRAME = struct.Struct(">BHI")
 _CONTENT = struct.Struct(">HxxQ")
+_FLAGS = struct.Struct(">H")
+_TEXT = struct.Struct(">BI")
+_OURS = (
+    spec.BasicProperties.FLAG_CONTENT_TYPE
+    | spec.BasicProperties.FLAG_HEADERS
+    | spec.BasicProperties.FLAG_DELIVERY_MODE
+    | spec.BasicProperties.FLAG_MESSAGE_ID
+)
+"""The properties that messages of ours have, and no others."""
+_STRING = ord("S")
 
 if (_log := logging.getLogger("pika")).level == logging.NOTSET:
     _log.setLevel(logging.CRITICAL)  # it prints stacks of what we recover from; what matters is said by us
@@ -212,7 +222,12 @@ class _RawChannel(pika.channel.Channel):  # type: ignore[misc]  # pika has no ty
 
 
 class _Raw(AsyncioConnection):  # type: ignore[misc]  # pika has no types
-    """pika's connection; it sends all frames of a turn of the loop at once, and survives headers it cannot read."""
+    """pika's connection, in fewer steps: all frames of a turn of the loop are sent at once, and read where they lie.
+
+    It survives headers that pika cannot read.
+    """
+
+    _frame_buffer: bytes
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         self._out: list[bytes] = []
@@ -239,17 +254,69 @@ class _Raw(AsyncioConnection):  # type: ignore[misc]  # pika has no types
         if data and self._transport is not None:
             self._adapter_emit_data(data)
 
-    def _read_frame(self) -> tuple[int, Any]:
+    def _on_data_available(self, data_in: bytes) -> None:
+        data = self._frame_buffer + data_in if self._frame_buffer else data_in
+        at, end = 0, len(data)
         try:
-            found: tuple[int, Any] = super()._read_frame()
-        except Exception:
-            if self._frame_buffer[0] != spec.FRAME_HEADER:
-                raise
-            return _legible(self._frame_buffer)
-        return found
+            while at + _FRAME.size <= end and not self.is_closed:
+                _, _, size = _FRAME.unpack_from(data, at)
+                begin, following = at, at + _FRAME.size + size + spec.FRAME_END_SIZE
+                if following > end or data.startswith(b"AMQP", at):
+                    break
+                at = following
+                self._process_frame(_read_frame(data[begin:following]))
+        finally:
+            self.bytes_received += at
+            self._frame_buffer = data[at:]
+        if self._frame_buffer.startswith(b"AMQP"):  # the server speaks another version
+            super()._on_data_available(b"")
 
 
-def _legible(data: bytes) -> tuple[int, Any]:
+def _read_frame(data: bytes) -> Any:
+    if data[0] != spec.FRAME_HEADER:
+        return frame.decode_frame(data)[1]
+    if (found := _ours(data)) is None:
+        try:
+            return frame.decode_frame(data)[1]
+        except Exception:  # noqa: BLE001 - whatever a stranger's bytes lead pika to
+            return _legible(data)
+    return found
+
+
+def _ours(data: bytes) -> Any:
+    """A content header as we send them, all of it text, in half the time that pika takes; None for any other."""
+    _, number, _ = _FRAME.unpack_from(data)
+    _, body_size = _CONTENT.unpack_from(data, _FRAME.size)
+    at = _FRAME.size + _CONTENT.size
+    if _FLAGS.unpack_from(data, at)[0] != _OURS:
+        return None
+    properties = spec.BasicProperties()
+    try:
+        properties.content_type, at = _short(data, at + _FLAGS.size)
+        end = at + 4 + int.from_bytes(data[at : at + 4])
+        at += 4
+        properties.headers = headers = {}
+        while at < end:
+            name, at = _short(data, at)
+            kind, size = _TEXT.unpack_from(data, at)
+            if kind != _STRING:
+                return None
+            at += _TEXT.size
+            headers[name] = data[at : at + size].decode()
+            at += size
+        properties.delivery_mode = data[at]
+        properties.message_id, _ = _short(data, at + 1)
+    except (UnicodeDecodeError, IndexError, struct.error):
+        return None
+    return frame.Header(number, body_size, properties)
+
+
+def _short(data: bytes, at: int) -> tuple[str, int]:
+    end = at + 1 + data[at]
+    return data[at + 1 : end].decode(), end
+
+
+def _legible(data: bytes) -> Any:
     """A content header whose table of headers pika cannot read: a stranger's, of which the rest is kept.
 
     Left to itself pika would end the connection, get the same message again over the next one, and so on for ever.
@@ -257,6 +324,6 @@ def _legible(data: bytes) -> tuple[int, Any]:
     _, number, size = _FRAME.unpack_from(data)
     _, body_size = _CONTENT.unpack_from(data, _FRAME.size)
     properties = spec.BasicProperties()
-    with contextlib.suppress(Exception):  # whatever a stranger's bytes lead pika to
+    with contextlib.suppress(Exception):
         properties.decode(data[_FRAME.size + _CONTENT.size : _FRAME.size + size])
-    return _FRAME.size + size + 1, frame.Header(number, body_size, properties)
+    return frame.Header(number, body_size, properties)
