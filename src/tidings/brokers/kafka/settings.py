@@ -103,6 +103,7 @@ class Settings:
                 "socket.timeout.ms": 10_000,
                 "socket.connection.setup.timeout.ms": 5_000,
                 "socket.keepalive.enable": True,
+                "socket.nagle.disable": True,  # each request matters to somebody, and most are small
                 "reconnect.backoff.ms": 100,  # doubled each time, with jitter
                 "reconnect.backoff.max.ms": 1_000,
                 "logger": _Log(),
