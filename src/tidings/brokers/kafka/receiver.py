@@ -33,6 +33,9 @@ POLL = 0.1
 MORE = 500
 """Messages that are taken over at once."""
 
+TEND = 0.05
+"""Seconds at least between looks at what was settled, is to be committed, or seems wrong."""
+
 COMMIT = 0.2
 """Seconds between commits."""
 
@@ -168,11 +171,14 @@ class Receiver:
             consumer.subscribe(
                 list(self._wanted), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
             )
+            tended = 0.0
             while not self._closing.is_set():
                 self._take(consumer)
-                self._settle()
-                self._commit(consumer)
-                self._watch()
+                if (now := time.monotonic()) - tended > TEND:
+                    tended = now
+                    self._settle()
+                    self._commit(consumer)
+                    self._watch()
                 if self._failed is not None:
                     raise self._failed
         finally:
