@@ -16,6 +16,7 @@ from tests.scenarios.brokers.test_carrying import at_work
 from tests.servers.rabbitmq import RabbitmqServer
 from tidings import App, Key, event
 from tidings.brokers.rabbitmq import RabbitBroker, intake
+from tidings.brokers.rabbitmq import broker as adapter
 from tidings.core.arrival import Confirmed, Rejected, Unknown
 from tidings.errors import BadUrl, BrokerRefused, BrokerUnavailable, Unreadable
 from tidings.testing.conformance.broker.making import drained, envelope, publish, read
@@ -222,6 +223,21 @@ async def test_another_worker_takes_over_what_one_has_left(connect) -> None:
     await first.settle(taken[:3])
     await first.close()
     assert [read(each).id for each in await drained(second, 7)] == [f"{n}" for n in range(3, 10)]
+
+
+async def test_acknowledgements_are_gathered_and_nothing_waits_for_them(connect, monkeypatch) -> None:
+    monkeypatch.setattr(adapter, "LEISURE", 60.0)
+    shop, narrow = await connect("shop"), await connect("narrow", "orders", options="?prefetch=1")
+    wide = await connect("wide", "orders")
+    await publish(shop, [envelope(id=f"{n}", key="k") for n in range(5)])
+    assert [read(each).id for each in await drained(narrow, 5)] == ["0", "1", "2", "3", "4"]
+    await drained(wide, 5)
+    assert len(wide._settled) == 5
+    assert await wide.waiting() == 0
+    await publish(shop, [envelope(id="5", key="k")])
+    await drained(wide, 1)
+    await wide.close()
+    assert await (await connect("wide", "orders")).waiting() == 0
 
 
 @pytest.mark.proves("G9")

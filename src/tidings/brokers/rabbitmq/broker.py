@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tidings.brokers.rabbitmq.consumer import Consumer
 from tidings.brokers.rabbitmq.publisher import Publisher
@@ -22,6 +22,9 @@ from tidings.core.resource import Resource
 from tidings.errors import BrokerUnavailable
 
 log = logging.getLogger("tidings")
+
+LEISURE, MANY = 0.02, 100
+"""Seconds for which acknowledgements are gathered, so that they disturb nobody, and how many wait no longer."""
 
 
 class RabbitBroker:
@@ -47,6 +50,7 @@ class RabbitBroker:
         self._bell = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop
         self._hungry = False
+        self._settled: list[Any] = []  # tokens of what is to be acknowledged
 
     async def open(self) -> None:
         """Connect. Raises BrokerUnavailable, or BrokerRefused where waiting will not help."""
@@ -130,18 +134,29 @@ class RabbitBroker:
 
     async def settle(self, arrivals: Sequence[Arrival]) -> None:
         """Acknowledge messages. Those of a connection that is gone come again, which is no error."""
-        if arrivals and self._thread is not None:
-            self._thread.send(self._consumer.settle, [arrival.token for arrival in arrivals])
+        is_first = not self._settled
+        self._settled += [arrival.token for arrival in arrivals]
+        if len(self._settled) >= min(MANY, self._settings.prefetch / 2):  # the server sends no more than that ahead
+            self._acknowledge()
+        elif is_first and arrivals:
+            self._loop.call_later(LEISURE, self._acknowledge)
+
+    def _acknowledge(self) -> None:
+        tokens, self._settled = self._settled, []
+        if tokens and self._thread is not None:
+            self._thread.send(self._consumer.settle, tokens)
 
     async def waiting(self) -> int:
         """How many messages wait in the queues of this app.
 
         What another worker of the app has fetched and not settled is not seen from here.
         """
+        self._acknowledge()
         return await self._apart.run(self._consumer.waiting())
 
     async def close(self) -> None:
         """Disconnect; what is not settled comes again. Safe to call twice."""
+        self._acknowledge()
         thread, self._thread = self._thread, None
         if thread is not None:
             await thread.run(self._stop())
