@@ -199,11 +199,13 @@ class Inbound:
         """The message; what is kept in its place where it cannot be read."""
         try:
             headers = arrival.headers
-            named = headers.keys() & {"ce-partitionkey", "ce-subject"}
-            if arrival.key is not None and "ce-type" in headers and not named:
+            named = "ce-partitionkey" in headers or "ce-subject" in headers
+            if not named and arrival.key is not None and "ce-type" in headers:
                 headers = {**headers, "ce-partitionkey": arrival.key}
             envelope = from_headers(headers, arrival.body, encoded=False)
             if envelope.type != STATE_AGAIN or refers(envelope):
+                if envelope.time and envelope.topic == arrival.topic:
+                    return envelope
                 time = envelope.time or self._clock.now()
                 return msgspec.structs.replace(envelope, topic=arrival.topic, time=time)
             return unwrapped(envelope)
