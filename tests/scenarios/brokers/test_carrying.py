@@ -127,6 +127,7 @@ async def test_failures_are_retried_parked_and_redriven_as_on_one_store(make: Ma
         await shop.publish(*(OrderPlaced(key, n) for n in range(3) for key in ("good", "bad")))
         await until(lambda: len(seen) == 3)
         await until(lambda: _count(billing.store, "dead", 1))
+        await until(lambda: _count(billing.store, "parked", 2))  # they come later where a key waits for its first one
         assert [each.state for each in await billing.store.held(group="billing.bill")] == ["dead", "parked", "parked"]
         broken = False
         from tidings.core.operations import Redrive
