@@ -70,7 +70,7 @@ def confirm_at_once() -> None:
     under_way = set()
 
     async def publish(self: Outbound, envelope: Envelope) -> None:
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)  # longer than it takes to note at leisure what was carried
         await self._publish(envelope)
 
     async def carry(self: Outbound, envelope: Envelope) -> None:
