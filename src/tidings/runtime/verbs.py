@@ -121,7 +121,7 @@ class Verbs:
         due = self.clock.due(after, at) if after is not None or at is not None else None
         if id is None and headers is None:
             envelope = self.outgoing.envelope
-            envelopes = [envelope(messages[0])] if len(messages) == 1 else [envelope(message) for message in messages]
+            envelopes = [envelope(message) for message in messages]
         else:
             envelopes = self.outgoing.envelopes(messages, id=id, headers=headers)
         if not envelopes:

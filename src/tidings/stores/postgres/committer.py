@@ -87,8 +87,9 @@ class Committer:
                     [result] = await wire.run((statement,))
                     self._worked = time.monotonic()
                     if result.changed:
-                        done, self._last = followed(ops, self._last)
-                        return done
+                        done = followed(ops, self._last)
+                        self._last = done[-1].position
+                        return [(each, None) for each in done]
                 return self._seen(await self._drive(together(ops)))
             except Exception as error:
                 await self._undo()

@@ -73,16 +73,15 @@ def following(ops: Sequence[Op], last: int) -> Statement | None:
     return _several(last, appends)
 
 
-def followed(ops: Sequence[Op], last: int) -> tuple[list[tuple[Any, BaseException | None]], int]:
-    """What became of each, and that nothing went wrong; and the last position then."""
-    done: list[tuple[Any, BaseException | None]] = []
+def followed(ops: Sequence[Op], last: int) -> list[Appended]:
+    """What became of them, where it did."""
+    done: list[Appended] = []
     for op in ops:
         if type(op) is Append:
-            count = len(op.envelopes)
-            version = None if op.expected == ANY else op.expected + count
-            done.append((Appended(tuple(range(last + 1, last + 1 + count)), version), None))
-            last += count
-    return done, last
+            places = range(last + 1, last + 1 + len(op.envelopes))
+            last = places[-1]
+            done.append(Appended(tuple(places), version_after(op)))
+    return done
 
 
 def _is_new(op: Append) -> bool:
@@ -95,6 +94,7 @@ def _is_new(op: Append) -> bool:
 
 def _one(last: int, op: Append) -> Statement:
     [each] = op.envelopes
+    # Without calls where there are none to be had: after a wait for the server each takes about a microsecond.
     topic, key, stream = each.topic, each.key, each.stream
     context = each.correlation, each.causation, each.traceparent
     values = (
