@@ -5,11 +5,13 @@ running, with what earlier tests left in it.
 """
 
 import contextlib
+import fcntl
 import os
 import signal
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -28,6 +30,9 @@ from tidings.testing.proxy import Proxy
 T = TypeVar("T")
 FETCHED = {"kafka": KafkaServer, "rabbitmq": RabbitmqServer, "sqs": SqsServer, "moto": MotoServer}
 KILLED = "to be killed"
+
+GATE, ROOM = (os.open(path, os.O_RDONLY) for path in (Path(__file__).parent, Path(__file__)))
+"""To be locked by tests that run side by side: by who enters, and while one is inside."""
 
 MAJORS = [installation.major for installation in installations()]
 
@@ -50,6 +55,20 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     with ThreadPoolExecutor() as pool:
         for kind in (FETCHED[name] for name in sorted(wanted & set(FETCHED))):
             pool.submit(kind.fetch)  # whoever asks for what could not be had is told so
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Keep other tests out while one has to be alone; it holds the gate while it waits, or they would never let it."""
+    fcntl.flock(GATE, fcntl.LOCK_EX)
+    try:
+        fcntl.flock(ROOM, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH)
+    finally:
+        fcntl.flock(GATE, fcntl.LOCK_UN)
+    try:
+        return (yield)
+    finally:
+        fcntl.flock(ROOM, fcntl.LOCK_UN)  # explicitly, as children that live on have it too
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -95,6 +95,7 @@ def test_nothing_is_lost_doubled_or_reordered_by_a_network_that_breaks(
     report.require(*PROMISES)
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(max(180, 5 * ZOMBIES))
 def test_a_zombie_commits_nothing(make_scene, durable_postgres_url):
     scene = make_scene(durable_postgres_url)

@@ -3,12 +3,15 @@
 import os
 import time
 
+import pytest
+
 from tests.faults.workload import Placed
 
 WRITERS = 16
 SECONDS = 3.0
 
 
+@pytest.mark.alone
 def test_sixteen_writers_share_one_file_fairly(scene):
     scene.prepare()
     begin, start = os.pipe()

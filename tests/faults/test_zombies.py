@@ -60,6 +60,7 @@ def haunt(scene, number, lease):
     return True
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(max(120, 3 * ZOMBIES))
 def test_a_zombie_commits_nothing(scene):
     lease = 0.3

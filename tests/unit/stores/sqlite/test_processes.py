@@ -19,6 +19,7 @@ from tidings.stores.sqlite import SqliteStore
 from tidings.testing.conformance.store.making import GROUP, envelope, joining
 
 
+@pytest.mark.alone
 def test_sixteen_writers_get_even_turns_and_never_find_the_file_busy(path: Path) -> None:
     processes = [start("write_for", path, 3.0, f"writer-{n}") for n in range(16)]
     assert [told(process) for process in processes] == ["ready"] * 16
