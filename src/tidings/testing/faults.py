@@ -7,6 +7,7 @@ history, so that the checker can tell a redelivery that a fault explains from on
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import select
 import shutil
@@ -43,6 +44,7 @@ class Child:
             return
         code = 1
         try:
+            gc.freeze()  # what the parent has not cleaned up yet may belong to threads that are not here
             os.close(self.pipe)
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
                 signal.signal(number, signal.SIG_DFL)
