@@ -130,7 +130,7 @@ def remove_first() -> None:
             return NOTHING
         numbers = [number for number, _ in found.rows]
         yield [("DELETE FROM tidings_outbox WHERE number = ANY ($1)", (numbers,)), apply.COMMIT, apply.BEGIN]
-        yield [("SELECT pg_sleep(0.02)", ())]
+        yield [("SELECT pg_sleep(0.2)", ())]
         yield [appending([Append([envelope_of(data)]) for _, data in found.rows], strict=False)]
         return NOTHING
 
