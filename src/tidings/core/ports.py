@@ -5,7 +5,7 @@ A store changes only through operations (see `tidings.core.operations`).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, ClassVar, Protocol
 
 from tidings.core.arrival import Arrival, Result
@@ -75,6 +75,10 @@ class StoreTransaction(Protocol):
 
     async def rollback(self) -> None:
         """Undo it all. Safe to call twice."""
+
+
+Changed = Callable[[Sequence[Envelope], Sequence[int]], None]
+"""Called when the log may have grown, with what was appended and its positions where they are at hand, else nothing."""
 
 
 class Store(Protocol):
@@ -191,8 +195,11 @@ class Store(Protocol):
     async def grown(self, position: int, timeout: float) -> None:
         """Return when the log may have grown beyond `position`, or held deliveries changed, or after `timeout` s."""
 
+    async def watch(self, changed: Changed) -> None:
+        """Call `changed` now, and whenever the log may have grown or held deliveries changed, until cancelled."""
+
     def poke(self) -> None:
-        """Make every `grown` of this process return now."""
+        """Make every `grown` of this process return, and every `watch` call, now."""
 
     async def members(self) -> Sequence[Member]:
         """The workers that said they live, by app and member."""

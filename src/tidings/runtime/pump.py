@@ -110,8 +110,7 @@ class Pump:
             await self._claim()
         if is_full := self.in_memory >= self.ahead.room:
             make_room(self)
-        room = self.ahead.room - self.in_memory
-        taken = await self.take(room) if room > 0 else []
+        taken = await self.take(room) if (room := self.ahead.room - self.in_memory) > 0 else []
         if self.stopping or loop_time() >= self._flush_at or 2 * len(self.ended) > self.ahead.room:
             self._flush_at = loop_time() + self._leisure
             await self.flush(taken if self.subscription.counted else ())
@@ -136,12 +135,13 @@ class Pump:
             return
         if self.intake.due is not None and self.in_memory < self.ahead.room:  # without room, whatever ends sets `wake`
             pause = min(pause, (self.intake.due - self.clock.now()) / MICROSECONDS)
-        pause = max(0.0, min(pause, LOOK))
-        try:
-            async with asyncio.timeout(pause):
-                await self.wake.wait()
-        except TimeoutError:
-            self.intake.look = True
+        alarm = asyncio.get_running_loop().call_later(max(0.0, min(pause, LOOK)), self._look)
+        await self.wake.wait()
+        alarm.cancel()
+
+    def _look(self) -> None:
+        self.intake.look = True
+        self.wake.set()
 
     @property
     def in_memory(self) -> int:

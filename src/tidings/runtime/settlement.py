@@ -132,6 +132,8 @@ def settlements(
         mark: True when fresh deliveries start now: everything taken counts as started.
         counted: False where what ended well may as well end once more, when the machine has lost power.
     """
+    if mark and not (ended or parked or starting):
+        return _starts(consumer)
     sums = {id(feed): _Sum(feed) for feed in consumer.feeds}
     feed_of = consumer.feed_of
     if len(consumer.feeds) == 1:
@@ -143,15 +145,18 @@ def settlements(
     for end in ended.others:
         if (feed := feed_of(end.delivery.envelope)) is not None:
             sums[id(feed)].add(end)
-    for row in parked:
+    for row in (*parked, *starting):
         if (feed := feed_of(row.envelope)) is not None:
             sums[id(feed)].park(row)
-    for row in starting:
-        if (feed := feed_of(row.envelope)) is not None:
-            sums[id(feed)].hold.append(row)
     durable = bool(parked) or (len(ended) > 0 if counted else any(end.held for end in ended.others))
     ops = ((total.feed, _settle(consumer.group, total, mark=mark, durable=durable)) for total in sums.values())
     return [(feed, op) for feed, op in ops if op is not None]
+
+
+def _starts(consumer: Consumer) -> list[tuple[Feed, Settle]]:
+    """The mark alone: a lone delivery waits for it, so it is made the short way, and says nothing else."""
+    feeds = consumer.feeds
+    return [(feed, Settle(consumer.group, dict(feed.slots), None, feed.cursor, durable=False)) for feed in feeds]
 
 
 def _settle(group: str, total: _Sum, *, mark: bool, durable: bool) -> Settle | None:

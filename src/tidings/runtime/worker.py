@@ -258,12 +258,13 @@ class Worker:
         return {group for runs in alive.values() for group in runs}
 
     async def _keep_watching(self) -> None:
-        head = await self.store.head()
-        while True:
-            await self.store.grown(head, 5.0)
-            head = await self.store.head()
-            for pump in self.pumps:
-                pump.wake.set()
+        await self.store.watch(self._look)
+
+    def _look(self, envelopes: Sequence[Envelope], positions: Sequence[int]) -> None:
+        """Wake the pumps. Args: envelopes, positions: what they need not read."""
+        self._groups.appended(envelopes, positions)
+        for pump in self.pumps:
+            pump.wake.set()
 
     async def _keep_time(self) -> None:
         while True:

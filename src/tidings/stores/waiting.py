@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
+
+from tidings.core.envelope import Envelope
+from tidings.core.ports import Changed
 
 LOOK_EVERY = 0.5
 """Seconds between looks at the file, in case a bell was not heard."""
@@ -25,7 +28,7 @@ class Doorbell(Protocol):
 
 
 class WaitingRoom:
-    """The callers of `grown` in one event loop."""
+    """The callers of `grown` and `watch` in one event loop."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, doorbell: Doorbell | None, look: Callable[[], int] | None
@@ -35,6 +38,7 @@ class WaitingRoom:
         self._look = look
         self._doorbell = doorbell
         self._waiters: set[asyncio.Future[None]] = set()
+        self._listeners: list[Changed] = []
         self._changes = 1
         self._seen: WeakKeyDictionary[asyncio.Task[Any], int] = WeakKeyDictionary()
         self._timer: asyncio.TimerHandle | None = None
@@ -46,22 +50,27 @@ class WaitingRoom:
             except NotImplementedError:
                 self.silence()
 
-    def wake(self) -> None:
-        """Make every caller return. Called in the loop."""
+    def wake(self, envelopes: Sequence[Envelope] = (), positions: Sequence[int] = ()) -> None:
+        """Make every caller return, and call every listener. Called in the loop.
+
+        Args: envelopes, positions: what was appended, where that is known and all.
+        """
         self._changes += 1
+        for listener in self._listeners:
+            listener(envelopes, positions)
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
         self._waiters.clear()
 
     def wake_soon(self) -> None:
-        """Make every caller return. Called on any thread; nobody waiting costs the loop nothing.
+        """Do so soon. Called on any thread; nobody waiting costs the loop nothing.
 
         Raises:
             RuntimeError: The loop was closed.
         """
         self._changes += 1  # before looking for callers, as a caller looks at it after making itself seen
-        if self._waiters:
+        if self._waiters or self._listeners:
             self._loop.call_soon_threadsafe(self.wake)
         elif self._loop.is_closed():
             raise RuntimeError
@@ -85,8 +94,7 @@ class WaitingRoom:
                 self._waiters.discard(waiter)
                 return True
         timer = self._loop.call_later(timeout, _time_is_up, waiter)
-        if self._look is not None and self._timer is None:
-            self._timer = self._loop.call_later(LOOK_EVERY, self._look_again)
+        self._look_now_and_then()
         try:
             await waiter
             return self._changes != seen
@@ -95,6 +103,20 @@ class WaitingRoom:
             self._waiters.discard(waiter)
             if task is not None:
                 self._seen[task] = self._changes
+
+    async def listen(self, listener: Changed) -> None:
+        """Call somebody now, and at each wake until cancelled: right there; a task would hear of it a round later."""
+        self._listeners.append(listener)
+        try:
+            listener((), ())
+            self._look_now_and_then()
+            await self._loop.create_future()
+        finally:
+            self._listeners.remove(listener)
+
+    def _look_now_and_then(self) -> None:
+        if self._look is not None and self._timer is None:
+            self._timer = self._loop.call_later(LOOK_EVERY, self._look_again)
 
     def _rung(self) -> None:
         bell = self._bell
@@ -113,8 +135,8 @@ class WaitingRoom:
         if version != self._version:
             self._version = version
             self.wake()
-        elif self._waiters:
-            self._timer = self._loop.call_later(LOOK_EVERY, self._look_again)
+        if self._waiters or self._listeners:
+            self._look_now_and_then()
 
     def silence(self) -> None:
         """Take the bell away."""

@@ -127,7 +127,7 @@ class SimStore:
             return found
 
         async def call(*arguments: Any, **options: Any) -> Any:
-            if name != "grown":
+            if name not in {"grown", "watch"}:
                 await self._weather.pause()
             return await found(*arguments, **options)
 

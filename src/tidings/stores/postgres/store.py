@@ -19,6 +19,7 @@ from tidings.core.guarantees import Guarantees
 from tidings.core.migration import Migration, Schema
 from tidings.core.operations import Backlog, CurrentState, Held, Member, Op, State
 from tidings.core.outbox import OutboxTable
+from tidings.core.ports import Changed
 from tidings.core.url import parse_url
 from tidings.errors import NotOpen, TidingsError
 from tidings.stores.postgres import checkup, reads
@@ -208,8 +209,15 @@ class PostgresStore:
                 return
             pause = min(SLOW, pause * 2)
 
+    async def watch(self, changed: Changed) -> None:
+        """Call `changed` now, and whenever the log may have grown or held deliveries changed, until cancelled."""
+        while True:
+            position = await self.head()
+            changed((), ())
+            await self.grown(position, 5.0)
+
     def poke(self) -> None:
-        """Make every `grown` of this process return now."""
+        """Make every `grown` of this process return, and every `watch` call, now."""
         self._opened()
         self._rooms.wake()
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tidings.core.operations import ANY, Append, Appended, Op
+from tidings.core.operations import ANY, Append, Appended, Op, Settle
 from tidings.errors import OutcomeUnknown, StoreGone, TidingsError
-from tidings.stores.sqlite import log
+from tidings.stores.sqlite import held, log
 from tidings.stores.sqlite.apply import APPLY, apply_alone, is_durable, is_risky
 from tidings.stores.sqlite.changes import Changes
 from tidings.stores.sqlite.connection import BUSY_SECONDS, connect, impatient, leak
@@ -95,11 +95,8 @@ class Committer:
         return None if error is not None and code_of(error.__cause__ or error) == sqlite3.SQLITE_BUSY else done
 
     def _commit_all(self, ops: Sequence[Op]) -> tuple[list[Outcome], bool]:
-        lone = len(ops) == 1 and not self._careful and self.changes.can_append_alone
-        if lone and type(op := ops[0]) is Append and (insert := log.lone_insert(op, self.changes.reached)):
-            outcome = self._append_alone(op, *insert)
-            if outcome is not None:
-                return [outcome], outcome[1] is None
+        if len(ops) == 1 and not self._careful and (outcome := self._commit_alone(ops[0])) is not None:
+            return [outcome], outcome[1] is None and type(ops[0]) is Append
         durable = self._volatile or any(map(is_durable, ops))
         try:
             self._turnstile.enter()
@@ -113,42 +110,58 @@ class Committer:
             return [(None, explain(error, self._file)) for _ in ops], False
         return outcomes, self.changes.grew
 
-    def _append_alone(self, op: Append, sql: str, values: Sequence[Any]) -> Outcome | None:
-        """Append in the shortest way there is: one statement, which SQLite commits by itself.
+    def _commit_alone(self, op: Op) -> Outcome | None:
+        """Commit in the shortest way there is, if there is one: a statement, which SQLite commits by itself.
 
         Returns:
             The outcome; None when it takes a closer look, and nothing was written.
         """
-        count = len(op.envelopes)
         try:
-            self._turnstile.enter()
-            try:
-                self._check_files()
-                self._flush_at_commit(durable=True)
-                cursor = self._patiently(sql, values)
-            except sqlite3.Error as error:
-                if code_of(error) == sqlite3.SQLITE_IOERR:
-                    raise self._unknown(error) from error
-                if is_the_store_s(error):
-                    raise
-                return None  # the stream has gone on, most likely
-            finally:
-                self._turnstile.leave()
-            if cursor.rowcount != count:
-                return None  # the stream is not that long
-            last = cursor.lastrowid or 0
-            first = last - count + 1
-            self.changes.appended(first, last)
+            if type(op) is Append:
+                insert = log.lone_insert(op, self.changes.reached) if self.changes.can_append_alone else None
+                return insert and self._append_alone(op, *insert)
+            start = held.lone_start(op) if type(op) is Settle else None
+            if start is None or not self._execute_alone(*start, durable=self._volatile):
+                return None
+            return Appended(()), None
         except (UnicodeError, OverflowError):
             return None
         except Exception as error:  # noqa: BLE001 - given to the caller
             return None, explain(error, self._file)
-        self._since_checkpoint += _COMMIT + _CHANGE * count
+
+    def _append_alone(self, op: Append, sql: str, values: Sequence[Any]) -> Outcome | None:
+        count = len(op.envelopes)
+        if not self._execute_alone(sql, values, count, durable=True):
+            return None  # the stream has gone on, or is not that long
+        last = self._cursor.lastrowid or 0
+        first = last - count + 1
+        self.changes.appended(first, last)
         version = None
         if op.expected != ANY:
             version = op.expected + count
             self.changes.remember({op.envelopes[0].stream or "": version})
         return Appended((last,) if count == 1 else tuple(range(first, last + 1)), version), None
+
+    def _execute_alone(self, sql: str, values: Sequence[Any], count: int, *, durable: bool) -> bool:
+        """Execute a statement that is a commit by itself; False when it did not change so many rows."""
+        self._turnstile.enter()
+        try:
+            if durable:  # otherwise nothing is acknowledged that could be gone with the files
+                self._check_files()
+            self._flush_at_commit(durable=durable)
+            cursor = self._patiently(sql, values)
+        except sqlite3.Error as error:
+            if code_of(error) == sqlite3.SQLITE_IOERR:
+                raise self._unknown(error) from error
+            if is_the_store_s(error):
+                raise
+            return False
+        finally:
+            self._turnstile.leave()
+        if cursor.rowcount != count:
+            return False
+        self._since_checkpoint += _COMMIT + _CHANGE * count
+        return True
 
     def begin(self) -> None:
         """Open a transaction for somebody else; `finish` ends it.

@@ -1,7 +1,8 @@
 """Doorbells: how a process learns at once that another one committed.
 
-Each process that waits binds a UNIX datagram socket in the folder beside the database; whoever commits sends one byte
-to each. A byte that is lost costs half a second at most: then PRAGMA data_version is looked at.
+Each process that waits binds a UNIX datagram socket in the folder beside the database, and then says in a file there
+that the bells are others now; whoever commits looks at that file, and sends one byte to each bell. A byte that is lost
+costs half a second at most: then PRAGMA data_version is looked at.
 """
 
 from __future__ import annotations
@@ -10,11 +11,10 @@ import contextlib
 import itertools
 import os
 import socket
-import time
 from pathlib import Path
 
 _LONGEST = 100  # sockaddr_un holds 108 bytes on Linux, 104 elsewhere
-_TICK = 50_000_000
+_MARK = 8  # random bytes, so that nobody has to read those before
 _counter = itertools.count(1)
 
 
@@ -25,12 +25,13 @@ class Doorbell:
         """Args: folder: where the sockets are."""
         self._folder = folder
         self._fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._changes = os.open(folder / "changes", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         self._prefix = self._short_name()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.settimeout(0)
         self._mine: set[str] = set()
         self._others: list[str] = []
-        self._listed = -1
+        self._listed: bytes | None = None  # the mark for which they were listed
 
     def _short_name(self) -> str:
         """The folder by a name that fits into a socket address, or "" where there is none."""
@@ -48,10 +49,11 @@ class Doorbell:
         bell.settimeout(0)
         try:
             bell.bind(self._prefix + name)
+            self._mine.add(name)
+            os.pwrite(self._changes, os.urandom(_MARK), 0)
         except OSError:
-            bell.close()
+            self.unbind(bell)
             return None
-        self._mine.add(name)
         return bell
 
     def unbind(self, bell: socket.socket) -> None:
@@ -64,12 +66,13 @@ class Doorbell:
 
     def ring(self) -> None:
         """Wake the others. Never waits; a bell that cannot take another byte has rung already."""
-        with contextlib.suppress(OSError):
-            changed = os.fstat(self._fd).st_mtime_ns
-            if changed != self._listed:
-                is_settled = time.time_ns() - changed > _TICK  # within one tick, two changes have the same time
-                self._listed = changed if is_settled else -1
+        try:
+            mark = os.pread(self._changes, _MARK, 0)
+            if mark != self._listed:
                 self._others = [name for name in os.listdir(self._fd) if name.startswith("bell-")]  # noqa: PTH208
+                self._listed = mark
+        except OSError:  # the others look by themselves
+            pass
         for name in self._others:
             if name in self._mine:
                 continue
@@ -78,6 +81,7 @@ class Doorbell:
             except BlockingIOError:
                 pass
             except OSError:  # its process is gone
+                self._listed = None
                 with contextlib.suppress(OSError):
                     os.unlink(name, dir_fd=self._fd)
 
@@ -85,5 +89,6 @@ class Doorbell:
         """Let go of the folder."""
         self._socket.close()
         if self._fd >= 0:
+            os.close(self._changes)
             os.close(self._fd)
             self._fd = -1

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from tidings.core.envelope import Envelope
+from tidings.core.envelope import SLOTS, Envelope
 from tidings.core.operations import Append, Appended, Held, Redrive, Settle
 from tidings.errors import Fenced, NotFound
 from tidings.stores.sqlite.changes import Changes
@@ -29,6 +29,11 @@ _UPDATE = (
     "traceback = ?, history = ?, since = ?, slot = ?, key = ?, ready = ? WHERE id = ? AND name = ?1"
 )
 _ADVANCE = "UPDATE tidings_slot SET checkpoint = max(checkpoint, ?), started = max(started, ?) WHERE name = ?"
+_START = (
+    "UPDATE tidings_slot SET started = max(started, ?1) WHERE name = ?2 "
+    "AND (SELECT count(*), sum(epoch) FROM tidings_slot WHERE name = ?2) = (?3, ?4)"
+)
+"""Epochs only grow: where their sum is that of earlier ones, so is each of them."""
 _FORGET_MARKS = (
     "DELETE FROM tidings_mark WHERE name = ?1 "
     "AND position <= (SELECT min(checkpoint) FROM tidings_slot WHERE name = ?1)"
@@ -40,6 +45,18 @@ def held_of(row: tuple[Any, ...]) -> Held:
     id_, group, position, state, attempt, due, envelope, reason, traceback, history, since = row
     known = _decode(envelope)
     return Held(id_, group, position, state, attempt, due, known, reason, traceback, tuple(json.loads(history)), since)
+
+
+def lone_start(op: Settle) -> tuple[str, tuple[int | str, ...], int] | None:
+    """The one statement, its values and how many rows it changes, where nothing but a whole group's start moves.
+
+    It changes nothing where a slot has another epoch. None where there is more to do, or the group has other slots.
+    """
+    only_starts = op.started is not None and op.checkpoint is None and not (op.hold or op.done or op.marks)
+    if not only_starts or op.append or op.later or len(op.epochs) not in {1, SLOTS}:
+        return None
+    slots = len(op.epochs)
+    return _START, (op.started or 0, op.group, slots, sum(op.epochs.values())), slots
 
 
 def settle(changes: Changes, op: Settle) -> Appended:

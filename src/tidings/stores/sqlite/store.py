@@ -21,6 +21,7 @@ from tidings.core.guarantees import Guarantees
 from tidings.core.migration import Migration, Schema
 from tidings.core.operations import Backlog, CurrentState, Held, Member, Op, State
 from tidings.core.outbox import OutboxTable
+from tidings.core.ports import Changed
 from tidings.core.url import parse_url
 from tidings.errors import NotOpen
 from tidings.stores.sqlite import checkup, outbox, reads, schema
@@ -240,8 +241,13 @@ class SqliteStore:
         if reads.head(self._readers) <= position:
             await room.wait(timeout)
 
+    async def watch(self, changed: Changed) -> None:
+        """Call `changed` now, and whenever the log may have grown or held deliveries changed, until cancelled."""
+        self._is_open()
+        await self._rooms.here().listen(changed)
+
     def poke(self) -> None:
-        """Make every `grown` of this process return now."""
+        """Make every `grown` of this process return, and every `watch` call, now."""
         self._is_open()
         self._rooms.wake()
 

@@ -15,8 +15,9 @@ from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from tidings.core.operations import Op
+from tidings.core.operations import Append, Op
 from tidings.errors import NotOpen, Overloaded
+from tidings.stores.sqlite.apply import is_durable
 from tidings.stores.sqlite.committer import Committer, Outcome
 from tidings.stores.sqlite.transaction import SqliteTransaction
 from tidings.stores.sqlite.turns import Turn, Turns
@@ -112,14 +113,17 @@ class Writer:
         """
         turn = self._turns.here()
         self._check(len(turn.jobs))
-        if turn.is_free() and (done := self._commit_here(op, turn.loop)) is not None:
-            turn.take()
-            await asyncio.sleep(0)  # the others of the loop go on
-            result, error = done
-            if error is not None:
-                raise error
-            return result
-        turn.crowded |= turn.taken
+        if not turn.is_free():
+            turn.crowded |= turn.taken
+        else:
+            turn.take()  # before the commit wakes others: what they write then is of another round
+            if (done := self._commit_here(op, turn.loop)) is not None:
+                if is_durable(op):  # what is not flushed takes no time, and more is to follow
+                    await asyncio.sleep(0)  # the others of the loop go on
+                result, error = done
+                if error is not None:
+                    raise error
+                return result
         future: asyncio.Future[Any] = turn.loop.create_future()
         turn.jobs.append((op, future))
         if len(turn.jobs) == 1:
@@ -148,7 +152,9 @@ class Writer:
         [outcome], grew = done
         if grew:
             room = self._rooms.of(loop)
-            if room is not None:
+            if room is not None and type(op) is Append and op.fresh:
+                room.wake(op.envelopes, outcome[0].positions)
+            elif room is not None:
                 room.wake()
             self._rooms.wake({loop})
             self._ring()

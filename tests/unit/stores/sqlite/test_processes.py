@@ -158,9 +158,9 @@ class TestBells:
         await store.open()
         await store.write(Beat("shop", "worker-1", 10.0))
         await store.grown(0, 0.01)
-        assert len(os.listdir(f"{path}-bells")) == 2
+        assert len(os.listdir(f"{path}-bells")) == 3
         await store.close()
-        assert os.listdir(f"{path}-bells") == []
+        assert os.listdir(f"{path}-bells") == ["changes"]
 
 
 def bells(path: Path) -> list[str]:

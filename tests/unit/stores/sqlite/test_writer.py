@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tidings.core.operations import ANY, Append, Appended, Claim, Settle
-from tidings.errors import IdConflict, NotOpen, Overloaded, TidingsError, UsageError, WrongVersion
+from tidings.errors import Fenced, IdConflict, NotOpen, Overloaded, TidingsError, UsageError, WrongVersion
 from tidings.stores.sqlite import SqliteStore, committer, writer
 from tidings.testing.conformance.store.making import GROUP, claimed, envelope, held
 
@@ -122,6 +122,26 @@ async def test_of_appends_in_one_commit_those_whose_streams_have_gone_on_elsewhe
     again = [Append([envelope(stream="a:1")], 3, fresh=True), Append([envelope(stream="a:2")], 3, fresh=True)]
     assert [one.version for one in await asyncio.gather(*map(store.write, again))] == [4, 4]
     assert [row.version for row in await store.read(0, 99, 99, types=None) if row.stream == "a:1"] == [1, 2, 3, 4]
+
+
+async def test_a_mere_start_is_one_statement_and_refused_where_a_slot_changed_hands(
+    store: SqliteStore, traced: list[str]
+) -> None:
+    epochs = await claimed(store)
+    await store.write(Append([envelope() for _ in range(9)]))
+    traced.clear()
+    await store.write(Settle(GROUP, epochs, started=4, durable=False))
+    await store.write(Settle(GROUP, epochs, started=3, durable=False))  # it never goes back
+    assert {sql.split()[0] for sql in traced} == {"PRAGMA", "UPDATE"}
+    await store.write(Claim(GROUP, "worker-1", 0, list(epochs)))
+    half = await store.write(Claim(GROUP, "worker-1", 8))
+    assert {lease.started for lease in half.values()} == {4}
+    with pytest.raises(Fenced, match=f"of {GROUP} is at epoch"):
+        await store.write(Settle(GROUP, epochs, started=9, durable=False))
+    mine = {slot: lease.epoch for slot, lease in half.items()}
+    await store.write(Settle(GROUP, mine, started=7, durable=False))
+    starts = await store.query("SELECT started FROM tidings_slot WHERE name = ? ORDER BY slot", (GROUP,))
+    assert starts == [(7 if slot in mine else 4,) for slot in range(16)]
 
 
 async def test_a_lone_writer_lets_the_others_of_its_loop_go_on(store: SqliteStore) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import msgspec
 import pytest
@@ -139,6 +140,36 @@ class LogTests:
         await asyncio.wait_for(waiting, 5.0)
 
     # ---- streams -----------------------------------------------------------------------------------------------------
+
+    async def test_g5_who_watches_is_told_of_every_change_and_of_nothing_that_is_not_there(
+        self, store: Store, other: Store
+    ) -> None:
+        told = asyncio.Event()
+        at_hand: list[tuple[int, Envelope]] = []
+
+        def changed(envelopes: Sequence[Envelope], positions: Sequence[int]) -> None:
+            at_hand.extend(zip(positions, envelopes, strict=True))
+            told.set()
+
+        watching = asyncio.ensure_future(store.watch(changed))
+        async with asyncio.timeout(20.0):
+            await told.wait()  # at once, whatever was there before
+            for writer in (store, other, store):
+                told.clear()
+                await writer.write(Append([envelope()], fresh=True))
+                await told.wait()
+            told.clear()
+            store.poke()
+            await told.wait()
+        watching.cancel()
+        rows = {row.position: row for row in await store.read(0, 10, 10)}
+        assert len(rows) == 3
+        for position, each in at_hand:
+            assert msgspec.structs.replace(each, position=position) == rows[position]
+        told.clear()
+        await asyncio.wait([watching])
+        await store.write(Append([envelope()], fresh=True))
+        assert not told.is_set()
 
     async def test_g12_versions_of_a_stream_count_from_one(self, store: Store) -> None:
         first = await store.write(Append([envelope(stream="a:1"), envelope(stream="a:1")], expected=0))
