@@ -220,15 +220,14 @@ class LogConsumer:
         await self.store.write(Settle(self.group, slots, checkpoint=started, started=started, hold=hold))
 
     async def _read(self, after: int, until: int, limit: int, slots: Iterable[int]) -> Sequence[Envelope]:
-        recent, names = self._recent, self.subscription.names
-        if recent.holds(after + 1) and until <= recent.last:
-            return recent.read(after, until, limit, names, None if self._one_slot else set(slots))
-        chosen = list(slots)
+        names, chosen = self.subscription.names, list(slots)
+        if self._recent.holds(after, until):
+            return self._recent.read(after, until, limit, names, None if self._one_slot else chosen, self._app)
         some = chosen if 1 < self.subscription.slots != len(chosen) else None
         return await self.store.read(after, until, limit, types=names, slots=some, app=self._app)
 
     async def _skim(self, after: int, until: int, limit: int, slots: Iterable[int]) -> Sequence[Seen]:
-        if self._wants is not None or not self._one_slot or self._recent.holds(after + 1):
+        if self._wants is not None or not self._one_slot or self._recent.holds(after, until):
             return await self._read(after, until, limit, slots)
         return await self.store.skim(after, until, limit, self.subscription.names, self._app)
 
@@ -254,9 +253,7 @@ class LogConsumer:
         if not feeds:
             return found
         feeds.sort(key=lambda feed: feed.cursor)  # the hindmost first, but only until it has caught up with the next
-        recent = self._recent
-        in_memory = recent.holds(feeds[0].cursor + 1)
-        head = recent.last if in_memory else await self.store.head()
+        head = await self._recent.look(self.store.head)
         for feed, ahead in zip(feeds, [*feeds[1:], None], strict=True):
             room = limit - len(found)
             if feed.cursor >= head or room <= 0:
@@ -280,8 +277,6 @@ class LogConsumer:
         if self._skip:
             passed = min(feed.cursor for feed in feeds)
             self._skip = {position for position in self._skip if position > passed}
-        if in_memory and not found and limit > 0:  # nobody says again that others have appended more
-            return await self._fetch(limit, read)
         return found
 
     def _merge(self) -> None:
@@ -325,3 +320,7 @@ class EmbeddedBroker:
     def appended(self, envelopes: Sequence[Envelope], positions: Sequence[int]) -> None:
         """What this process has appended and committed: its groups need not read it."""
         self._recent.appended(envelopes, positions)
+
+    def changed(self, envelopes: Sequence[Envelope], positions: Sequence[int]) -> None:
+        """The log may have grown, to where the last of these is, if any."""
+        self._recent.changed(envelopes, positions)

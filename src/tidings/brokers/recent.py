@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import msgspec
 
@@ -17,19 +17,41 @@ MOST_BYTES = 4_000_000
 
 
 class Recent:
-    """A stretch of the log without a gap, of which the end moves on with every append and the beginning follows.
+    """The end of the log: where it is, and a stretch of it without a gap that moves on with what is appended here.
 
     Attributes:
-        last: Its last position, 0 while there is none.
+        last: Last position of the stretch, 0 while there is none.
+        end: Where the log ends; None while nobody here knows.
     """
 
     def __init__(self) -> None:
         self.last = 0
+        self.end: int | None = None
+        self._changes = 0
         self._kept: deque[Envelope] = deque()
         self._bytes = 0
 
+    def changed(self, envelopes: Sequence[Envelope], positions: Sequence[int]) -> None:
+        """Note that the log may have grown: by these to where the last of them is, or by nobody knows what."""
+        self._changes += 1
+        self.end = positions[-1] if positions else None
+        self.appended(envelopes, positions)
+
+    async def look(self, head: Callable[[], Awaitable[int]]) -> int:
+        """Where the log ends. It is asked for only where it may have changed, once somebody says when it does.
+
+        Args: head: asks the store.
+        """
+        if self.end is not None:
+            return self.end
+        before = self._changes
+        end = await head()
+        if before and before == self._changes:
+            self.end = end
+        return end
+
     def appended(self, envelopes: Sequence[Envelope], positions: Sequence[int]) -> None:
-        """Note what was appended and committed, if it is all that the log has there, and as it was given."""
+        """Keep what was appended and committed, if it is all that the log has there, and as it was given."""
         first = positions[0] if positions else 0
         in_a_row = all(at == position for at, position in enumerate(positions, first))
         if first <= self.last or not in_a_row or any(each.stream for each in envelopes):
@@ -45,19 +67,21 @@ class Recent:
         while len(kept) > MOST or self._bytes > MOST_BYTES:
             self._bytes -= len(kept.popleft().data)
 
-    def holds(self, position: int) -> bool:
-        """True where all of the log from this position to `last` is here."""
-        return self.last - len(self._kept) < position <= self.last
+    def holds(self, after: int, until: int) -> bool:
+        """True where all of the log with after < position <= until is here."""
+        return self.last - len(self._kept) <= after and until <= self.last
 
     def read(
-        self, after: int, until: int, limit: int, types: Sequence[str] | None, slots: set[int] | None
+        self, after: int, until: int, limit: int, types: Sequence[str] | None, slots: Collection[int] | None, app: str
     ) -> list[Envelope]:
-        """Envelopes with after < position <= until, in order, of these types and slots, None for all of them."""
+        """Of what it holds, envelopes in order, of these types and slots, None for all; private ones only of `app`."""
         found: list[Envelope] = []
         kept, before = self._kept, self.last - len(self._kept)
-        for at in range(max(after, before), min(until, self.last)):
+        for at in range(after, until):
             one = kept[at - before]
-            if (types is None or one.type in types) and (slots is None or one.slot in slots):
+            if types is not None and one.type not in types:
+                continue
+            if (one.topic is not None or one.source == app) and (slots is None or one.slot in slots):
                 found.append(one)
                 if len(found) == limit:
                     break

@@ -78,7 +78,7 @@ class StoreTransaction(Protocol):
 
 
 Changed = Callable[[Sequence[Envelope], Sequence[int]], None]
-"""Called when the log may have grown, with what was appended and its positions where they are at hand, else nothing."""
+"""Called when the log may have grown: with what was appended and its positions if the log ended there, else nothing."""
 
 
 class Store(Protocol):
@@ -302,6 +302,9 @@ class Groups(Protocol):
 
     def appended(self, envelopes: Sequence[Envelope], positions: Sequence[int]) -> None:
         """What this process has appended and committed, with its places: it may be taken from here, and not be read."""
+
+    def changed(self, envelopes: Sequence[Envelope], positions: Sequence[int]) -> None:
+        """What a store tells who watches it, see `Changed`: from the first call on, all that changes must be told."""
 
 
 class ClaimPlace(Protocol):

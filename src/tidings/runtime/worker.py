@@ -262,7 +262,7 @@ class Worker:
 
     def _look(self, envelopes: Sequence[Envelope], positions: Sequence[int]) -> None:
         """Wake the pumps. Args: envelopes, positions: what they need not read."""
-        self._groups.appended(envelopes, positions)
+        self._groups.changed(envelopes, positions)
         for pump in self.pumps:
             pump.wake.set()
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tidings.core.envelope import Envelope
+from tidings.core.operations import Append, Op
 from tidings.errors import StoreGone
 from tidings.stores.sqlite.ids import Ids
 from tidings.stores.sqlite.presence import Presence
@@ -38,6 +40,7 @@ class Changes:
         given: True when the ids of some of them may be known, so that the flush has to see.
         states: (type, key) -> row of the table of current states.
         versions: Stream -> version after the rows so far.
+        end: Last position that was committed here, and all before it by whoever; the log never ends before it again.
         grew: True when waiting readers have a reason to look.
         reached: Stream -> a version that it has, for some of those that grew here; no stream ever gets shorter.
         volatile: True for a store in memory, which forgets what nobody will read again.
@@ -45,11 +48,11 @@ class Changes:
 
     __slots__ = (
         "_checked",
-        "_floor",
         "_head",
         "_written",
         "careful",
         "connection",
+        "end",
         "given",
         "grew",
         "ids",
@@ -76,7 +79,7 @@ class Changes:
         self.grew = False
         self.volatile = False
         self._head: int | None = None
-        self._floor = self._written = self._checked = 0
+        self.end = self._written = self._checked = 0
 
     def forget(self) -> None:
         """Start anew: a transaction begins, or something was undone."""
@@ -89,8 +92,8 @@ class Changes:
 
     def committed(self) -> None:
         """Remember how far the log and its streams go now; they never end before that again."""
-        if self._head is not None and self._head > self._floor:
-            self._floor = self._head
+        if self._head is not None and self._head > self.end:
+            self.end = self._head
         if self.versions:
             self.remember(self.versions)
         self.ids.committed()
@@ -104,7 +107,7 @@ class Changes:
     @property
     def can_append_alone(self) -> bool:
         """True while an append may leave the table of ids as it is."""
-        return not self.ids.is_due(self._floor)
+        return not self.ids.is_due(self.end)
 
     def keep_up(self) -> None:
         """Lead the table of ids up, if the log has grown and is far ahead of it; the commit follows."""
@@ -121,9 +124,15 @@ class Changes:
         Raises:
             StoreGone: They stand where others were written before.
         """
-        if first <= self._floor:
+        if first <= self.end:
             raise self._older(first - 1)
-        self._floor = last
+        self.end = last
+
+    def news(self, op: Op, result: Any) -> tuple[Sequence[Envelope], Sequence[int]]:
+        """What an operation has just appended, and where, if the log ends with it; else nothing."""
+        if isinstance(op, Append) and op.due is None and result.positions[-1:] == (self.end,):
+            return op.envelopes, result.positions
+        return (), ()
 
     @property
     def head(self) -> int:
@@ -131,7 +140,7 @@ class Changes:
         if self._head is None:
             row = self.connection.execute("SELECT max(position) FROM tidings_log").fetchone()
             self._head = self._checked = row[0] or 0
-            if self._head < self._floor:
+            if self._head < self.end:
                 raise self._older(self._head)
         return self._head
 
@@ -159,8 +168,8 @@ class Changes:
 
     def _older(self, head: int) -> StoreGone:
         """What to raise from now on: an older copy of the file is in its place."""
-        if self._floor != _NEVER:
-            self._written, self._floor = self._floor, _NEVER
+        if self.end != _NEVER:
+            self._written, self.end = self.end, _NEVER
         return StoreGone(
             f"the log ended at position {head:,}, but position {self._written:,} was written to it",
             "an older copy took the file's place: stop every process that uses it, restore it, and start again",

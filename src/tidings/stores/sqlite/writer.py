@@ -12,10 +12,11 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 
-from tidings.core.operations import Append, Op
+from tidings.core.operations import Op
 from tidings.errors import NotOpen, Overloaded
 from tidings.stores.sqlite.apply import is_durable
 from tidings.stores.sqlite.committer import Committer, Outcome
@@ -53,23 +54,17 @@ class Reply:
         return result
 
 
-class _Begin:
+class _Begin(NamedTuple):
     """Asks for a transaction; `blocking` says what kind of caller."""
 
-    __slots__ = ("blocking",)
-
-    def __init__(self, *, blocking: bool) -> None:
-        self.blocking = blocking
+    blocking: bool
 
 
-class _End:
+class _End(NamedTuple):
     """Ends the transaction with this number."""
 
-    __slots__ = ("commit", "number")
-
-    def __init__(self, number: int, *, commit: bool) -> None:
-        self.number = number
-        self.commit = commit
+    number: int
+    commit: bool
 
 
 _STOP = object()
@@ -150,16 +145,9 @@ class Writer:
         if done is None:
             return None
         [outcome], grew = done
-        if grew:
-            room = self._rooms.of(loop)
-            if room is not None and type(op) is Append and op.fresh:
-                room.wake(op.envelopes, outcome[0].positions)
-            elif room is not None:
-                room.wake()
-            self._rooms.wake({loop})
-            self._ring()
-        if self._committer.checkpoint_is_due:
-            self._queue.put((None, None))
+        if grew and (room := self._rooms.of(loop)) is not None:
+            room.wake(*self._committer.changes.news(op, outcome[0]))
+        self._tell({loop}, grew=grew)
         return outcome
 
     def write_now(self, op: Op) -> Any:
@@ -176,12 +164,16 @@ class Writer:
         result, error = outcomes[0]
         if error is not None:
             raise error
+        self._tell(grew=grew)
+        return result
+
+    def _tell(self, told: AbstractSet[Any] = frozenset(), *, grew: bool) -> None:
+        """After a commit on the thread of a caller: wake who waits, except in loops that were told."""
         if grew:
-            self._rooms.wake()
+            self._rooms.wake(told)
             self._ring()
         if self._committer.checkpoint_is_due:
             self._queue.put((None, None))
-        return result
 
     def begin_at_once(self) -> SqliteTransaction | None:
         """Begin a transaction for an async caller without waiting for anything; None when somebody else is writing."""
@@ -227,9 +219,7 @@ class Writer:
                 grew = self._committer.finish(commit=commit)
             finally:
                 self._release()
-            if grew:
-                self._rooms.wake()
-                self._ring()
+            self._tell(grew=grew)
 
     def close(self) -> None:
         """Finish what waits, and end the thread."""
