@@ -322,5 +322,5 @@ class EmbeddedBroker:
         self._recent.appended(envelopes, positions)
 
     def changed(self, envelopes: Sequence[Envelope], positions: Sequence[int]) -> None:
-        """The log may have grown, to where the last of these is, if any."""
+        """The log may have grown, to where the last of the positions is, if there are any."""
         self._recent.changed(envelopes, positions)

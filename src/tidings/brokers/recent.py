@@ -32,10 +32,11 @@ class Recent:
         self._bytes = 0
 
     def changed(self, envelopes: Sequence[Envelope], positions: Sequence[int]) -> None:
-        """Note that the log may have grown: by these to where the last of them is, or by nobody knows what."""
+        """Note that the log may have grown: to where the last of the positions is, or nobody knows how far."""
         self._changes += 1
         self.end = positions[-1] if positions else None
-        self.appended(envelopes, positions)
+        if envelopes:
+            self.appended(envelopes, positions)
 
     async def look(self, head: Callable[[], Awaitable[int]]) -> int:
         """Where the log ends. It is asked for only where it may have changed, once somebody says when it does.

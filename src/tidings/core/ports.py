@@ -78,7 +78,10 @@ class StoreTransaction(Protocol):
 
 
 Changed = Callable[[Sequence[Envelope], Sequence[int]], None]
-"""Called when the log may have grown: with what was appended and its positions if the log ended there, else nothing."""
+"""Called when the log may have grown: with what was appended and its positions, as far as they are at hand.
+
+Where there are positions, the log ends with the last of them; where there are none, nobody knows where it ends.
+"""
 
 
 class Store(Protocol):
@@ -304,7 +307,7 @@ class Groups(Protocol):
         """What this process has appended and committed, with its places: it may be taken from here, and not be read."""
 
     def changed(self, envelopes: Sequence[Envelope], positions: Sequence[int]) -> None:
-        """What a store tells who watches it, see `Changed`: from the first call on, all that changes must be told."""
+        """What a store tells who watches it, as `Changed` says: from the first call on, all that changes is told."""
 
 
 class ClaimPlace(Protocol):

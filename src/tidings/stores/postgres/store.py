@@ -213,7 +213,7 @@ class PostgresStore:
         """Call `changed` now, and whenever the log may have grown or held deliveries changed, until cancelled."""
         while True:
             position = await self.head()
-            changed((), ())
+            changed((), (position,))
             await self.grown(position, 5.0)
 
     def poke(self) -> None:

@@ -146,9 +146,13 @@ class LogTests:
     ) -> None:
         told = asyncio.Event()
         at_hand: list[tuple[int, Envelope]] = []
+        ends: list[int] = []
 
         def changed(envelopes: Sequence[Envelope], positions: Sequence[int]) -> None:
-            at_hand.extend(zip(positions, envelopes, strict=True))
+            if envelopes:
+                at_hand.extend(zip(positions, envelopes, strict=True))
+            if positions:
+                ends.append(positions[-1])
             told.set()
 
         watching = asyncio.ensure_future(store.watch(changed))
@@ -164,6 +168,8 @@ class LogTests:
         watching.cancel()
         rows = {row.position: row for row in await store.read(0, 10, 10)}
         assert len(rows) == 3
+        assert ends == sorted(ends)
+        assert set(ends) <= {0, 1, 2, 3}
         for position, each in at_hand:
             assert msgspec.structs.replace(each, position=position) == rows[position]
         told.clear()
