@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import random
 import time
@@ -38,9 +39,8 @@ class Clock:
     def __init__(self, seed: int | None = None) -> None:
         """Use the machine's clock; `seed` makes the random numbers repeatable."""
         self._random = random.Random(seed)  # noqa: S311 - jitter and ids, no secrets
-        self._head = (-1, "")  # of the last id, with the millisecond that it is for
         self.draw = self._random.random
-        self._bits = self._random.getrandbits
+        self._begin_ids()
         self.unseeded = seed is None
         if self.unseeded:
             _unseeded.add(self)
@@ -48,7 +48,12 @@ class Clock:
     def shuffle(self) -> None:
         """Begin with other random numbers: a forked child must not give the ids that its parent and siblings give."""
         self._random.seed()
-        self._head = (-1, "")
+        self._begin_ids()
+
+    def _begin_ids(self) -> None:
+        self._middle = uuid7(0, self._random.getrandbits(74))[14:-12]
+        self._numbers = itertools.count(self._random.getrandbits(47))  # which threads may share
+        self._head = (-1, "")  # of the last id, with the millisecond that it is for
 
     def now(self) -> int:
         """Wall time, microseconds since 1970 UTC. Shown and used for due times, never for order or leases."""
@@ -57,15 +62,15 @@ class Clock:
     def id(self, now: int | None = None) -> str:
         """A new UUIDv7. Args: now: what `now` has just said, where it was asked already.
 
-        Those of one millisecond share 26 random bits, and differ in the other 48: writing all of them as text each time
-        would take three times as long.
+        All share 26 random bits; the other 48 are counted up from a random number (RFC 9562, section 6.2). To draw them
+        anew each time takes longer than all the rest, most of all where the caches are cold.
         """
         unix_ms = (self.now() if now is None else now) // 1000
         made_for, head = self._head
         if made_for != unix_ms:
-            head = uuid7(unix_ms, self._bits(74))[:-12]
+            head = "%08x-%04x-%s" % (unix_ms >> 16, unix_ms & 0xFFFF, self._middle)  # noqa: UP031 - as below
             self._head = (unix_ms, head)
-        return head + "%012x" % self._bits(48)  # noqa: UP031 - a third faster than an f-string
+        return head + "%012x" % next(self._numbers)  # noqa: UP031 - a third faster than an f-string
 
     def due(self, after: float | timedelta | None, at: datetime | None) -> int | None:
         """The wall time meant by `after` (seconds from now) or `at` (an aware datetime); None when neither is given.

@@ -178,7 +178,7 @@ class Rooms:
 
     def wake(self, told: AbstractSet[Any] = frozenset()) -> None:
         """Wake everybody, from any thread, except in loops that were told."""
-        for loop, room in list(self._rooms.items()):
+        for loop, room in list(self._rooms.items()) if self._rooms else ():
             if loop in told:
                 continue
             try:
