@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import mmap
 import os
 import socket
 from pathlib import Path
@@ -27,8 +26,6 @@ class Doorbell:
         self._folder = folder
         self._fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._changes = os.open(folder / "changes", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        os.ftruncate(self._changes, _MARK)
-        self._mark = mmap.mmap(self._changes, _MARK, prot=mmap.PROT_READ)  # a look is no call of the kernel
         self._prefix = self._short_name()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.settimeout(0)
@@ -69,10 +66,13 @@ class Doorbell:
 
     def ring(self) -> None:
         """Wake the others. Never waits; a bell that cannot take another byte has rung already."""
-        if (mark := self._mark[:]) != self._listed:
-            with contextlib.suppress(OSError):
+        try:
+            mark = os.pread(self._changes, _MARK, 0)
+            if mark != self._listed:
                 self._others = [name for name in os.listdir(self._fd) if name.startswith("bell-")]  # noqa: PTH208
-            self._listed = mark
+                self._listed = mark
+        except OSError:  # the others look by themselves
+            pass
         for name in self._others:
             if name in self._mine:
                 continue
@@ -89,7 +89,6 @@ class Doorbell:
         """Let go of the folder."""
         self._socket.close()
         if self._fd >= 0:
-            self._mark.close()
             os.close(self._changes)
             os.close(self._fd)
             self._fd = -1
