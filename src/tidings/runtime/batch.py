@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
@@ -22,7 +21,7 @@ from tidings.errors import Fenced, OutcomeUnknown, StoreError
 from tidings.runtime.clock import loop_time
 from tidings.runtime.dispatch import UNSEEN
 from tidings.runtime.failing import fail
-from tidings.runtime.lane import calm
+from tidings.runtime.lane import calm, go_on
 from tidings.runtime.outgoing import HANDLING
 from tidings.runtime.transaction import OPEN, OpenTransaction
 
@@ -35,39 +34,6 @@ T = TypeVar("T")
 
 LONGEST = 0.05
 """Seconds after which a batch commits what it has, so that other writers get their turn."""
-
-
-@types.coroutine
-def _go_on(
-    coroutine: Coroutine[Any, Any, Any], waits_for: Any, stops: Callable[[], bool]
-) -> Generator[Any, Any, tuple[bool, Any]]:
-    """Go on with a coroutine that was started by hand and waits, inside the current task.
-
-    Args:
-        coroutine: What to go on with.
-        waits_for: What it yielded last.
-        stops: Called whenever it is about to wait; True leaves it at that.
-
-    Returns:
-        (True, its result) when it ended, (False, what it waits for) when it did not.
-    """
-    while not stops():
-        try:
-            value = yield waits_for
-        except GeneratorExit:
-            coroutine.close()
-            raise
-        except BaseException as error:  # noqa: BLE001 - passed on, as `yield from` would
-            step: Callable[[Any], Any] = coroutine.throw
-            argument: Any = error
-        else:
-            step = coroutine.send
-            argument = value
-        try:
-            waits_for = step(argument)
-        except StopIteration as stop:
-            return True, stop.value
-    return False, waits_for
 
 
 async def run_batch(pump: Pump, taken: Sequence[Delivery]) -> list[Delivery]:
@@ -94,7 +60,7 @@ async def run_batch(pump: Pump, taken: Sequence[Delivery]) -> list[Delivery]:
 
 async def _to_the_end(coroutine: Coroutine[Any, Any, Any], waits_for: Any) -> Any:
     """Go on with a coroutine that was started by hand and waits; returns its result."""
-    return (await _go_on(coroutine, waits_for, lambda: False))[1]
+    return (await go_on(coroutine, waits_for, lambda: False))[1]
 
 
 class Batch(Generic[T]):
@@ -124,7 +90,7 @@ class Batch(Generic[T]):
             waits_for = handling.send(None)
         except StopIteration:
             return
-        ended, waits_for = await _go_on(handling, waits_for, self._must_detach)
+        ended, waits_for = await go_on(handling, waits_for, self._must_detach)
         if not ended:
             await self._detach(_to_the_end(handling, waits_for))
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Sequence
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tidings.core.envelope import Envelope
@@ -34,32 +35,98 @@ SLOW = 1.0
 
 async def run_lane(pump: Pump) -> None:
     """Handle one delivery after the other until none may be taken, or the worker stops."""
+    if not pump.subscription.transactional:
+        await Plain(pump).run()
+        return
     while not pump.stopping and (delivery := pump.lanes.take()) is not None:
         pump.begin(delivery)
-        tx = pump.transaction() if pump.subscription.transactional else None
+        tx = pump.transaction()
         HANDLING.set(delivery.envelope)
         OPEN.set(tx)
         await conclude(pump, delivery, tx, _call(pump, delivery, tx))
 
 
-async def _call(pump: Pump, delivery: Delivery, tx: OpenTransaction | None) -> Any:
+async def _call(pump: Pump, delivery: Delivery, tx: OpenTransaction) -> Any:
     message = pump.answering.readers[delivery.envelope.type](delivery.envelope)
     return None if message is UNSEEN else await pump.dispatch.call(message, tx, delivery.envelope)
 
 
-async def conclude(pump: Pump, delivery: Delivery, tx: OpenTransaction | None, calling: Awaitable[Any]) -> None:
-    """Await a handler and decide what becomes of its delivery."""
+class Plain:
+    """A lane of a handler without a transaction.
+
+    As long as a handler does not wait, nobody else has a turn, and nobody can see that it runs. So a delivery is noted
+    as running only when its handler waits for the first time, and most end before that.
+    """
+
+    current: Delivery
+
+    def __init__(self, pump: Pump) -> None:
+        """Args: pump: whose deliveries it handles."""
+        self.pump = pump
+        self.is_noted = False  # the current one
+
+    async def run(self) -> None:
+        """Handle one delivery after the other until none may be taken, or the worker stops."""
+        handling = self._handle()
+        try:
+            await go_on(handling, handling.send(None), self._note)
+        except StopIteration:  # nothing was waited for
+            pass
+        except asyncio.CancelledError:
+            raise  # not acknowledged; it stays listed as running and is released
+        except BaseException:
+            self._finish(self.current)
+            raise
+        finally:
+            self.pump.wake.set()
+
+    def _note(self) -> bool:
+        """A handler waits."""
+        if not self.is_noted:
+            self.is_noted = True
+            self.pump.begin(self.current)
+            self.pump.wake.set()  # for what ended before
+        return False
+
+    async def _handle(self) -> None:
+        pump = self.pump
+        take, readers, call = pump.lanes.take, pump.answering.readers, pump.dispatch.call
+        while not pump.stopping and (delivery := take()) is not None:
+            self.current, self.is_noted = delivery, False
+            envelope = delivery.envelope
+            HANDLING.set(envelope)
+            if OPEN.get() is not None:
+                OPEN.set(None)
+            append: Sequence[Envelope] = ()
+            try:
+                message = readers[envelope.type](envelope)
+                result = None if message is UNSEEN else await call(message, None, envelope)
+                if result is not None or envelope.headers is not None:  # a request is answered all the same
+                    append = pump.answering.returned(result, envelope)
+            except BaseException as error:  # noqa: BLE001 - a failed attempt, whatever it is
+                await _failed(pump, delivery, error)
+            else:
+                if id(delivery) not in pump.void:  # else its slot moved to another worker, which handles it
+                    pump.ended.well(delivery, append)
+            self._finish(delivery)
+
+    def _finish(self, delivery: Delivery) -> None:
+        pump, key = self.pump, delivery.envelope.key
+        if self.is_noted:
+            pump.finish(delivery)
+        else:
+            pump.lanes.finish(key if pump.subscription.slots > 1 else "")
+            pump.intake.look |= key in pump.intake.passed
+
+
+async def conclude(pump: Pump, delivery: Delivery, tx: OpenTransaction, calling: Awaitable[Any]) -> None:
+    """Await a handler with a transaction and decide what becomes of its delivery."""
     try:
         try:
             append = pump.answering.returned(await calling, delivery.envelope)
-        except BaseException as error:
-            if tx is not None:
-                await tx.rollback()
-            if pump.cutting and isinstance(error, asyncio.CancelledError):
-                raise  # not acknowledged; it stays listed as running and is released
-            await calm()
-            if id(delivery) not in pump.void:
-                fail(pump, delivery, error)
+        except BaseException as error:  # noqa: BLE001 - a failed attempt, whatever it is
+            await tx.rollback()
+            await _failed(pump, delivery, error)
         else:
             await _acknowledge(pump, delivery, tx, append)
     except asyncio.CancelledError:
@@ -70,6 +137,15 @@ async def conclude(pump: Pump, delivery: Delivery, tx: OpenTransaction | None, c
     pump.finish(delivery)
 
 
+async def _failed(pump: Pump, delivery: Delivery, error: BaseException) -> None:
+    """Decide what becomes of a delivery whose handler raised."""
+    if pump.cutting and isinstance(error, asyncio.CancelledError):
+        raise error  # not acknowledged; it stays listed as running and is released
+    await calm()
+    if id(delivery) not in pump.void:
+        fail(pump, delivery, error)
+
+
 def make_room(pump: Pump) -> None:
     """Hold what waits behind slow handlers, so that deliveries of other keys fit into memory."""
     since = asyncio.get_running_loop().time() - SLOW
@@ -77,6 +153,39 @@ def make_room(pump: Pump) -> None:
     if slow and pump.subscription.slots > 1:  # a group of one slot keeps one order over all keys
         behind = pump.lanes.drop(lambda waiting: waiting.envelope.key in slow and not waiting.held)
         pump.intake.release(behind, WAITS)
+
+
+@types.coroutine
+def go_on(
+    coroutine: Coroutine[Any, Any, Any], waits_for: Any, stops: Callable[[], bool]
+) -> Generator[Any, Any, tuple[bool, Any]]:
+    """Go on with a coroutine that was started by hand and waits, inside the current task.
+
+    Args:
+        coroutine: What to go on with.
+        waits_for: What it yielded last.
+        stops: Called whenever it is about to wait; True leaves it at that.
+
+    Returns:
+        (True, its result) when it ended, (False, what it waits for) when it did not.
+    """
+    while not stops():
+        try:
+            value = yield waits_for
+        except GeneratorExit:
+            coroutine.close()
+            raise
+        except BaseException as error:  # noqa: BLE001 - passed on, as `yield from` would
+            step: Callable[[Any], Any] = coroutine.throw
+            argument: Any = error
+        else:
+            step = coroutine.send
+            argument = value
+        try:
+            waits_for = step(argument)
+        except StopIteration as stop:
+            return True, stop.value
+    return False, waits_for
 
 
 async def calm() -> None:
@@ -89,13 +198,10 @@ async def calm() -> None:
             await asyncio.sleep(0)
 
 
-async def _acknowledge(pump: Pump, delivery: Delivery, tx: OpenTransaction | None, append: Sequence[Envelope]) -> None:
+async def _acknowledge(pump: Pump, delivery: Delivery, tx: OpenTransaction, append: Sequence[Envelope]) -> None:
     """Note that a handler ended well; with a transaction that executed something, commit it here, out of turn."""
     if id(delivery) in pump.void:  # the slot moved to another worker, which handles it
-        if tx is not None:
-            await tx.rollback()
-    elif tx is None:
-        pump.ended.well(delivery, append)
+        await tx.rollback()
     elif tx.raw is None:
         pump.ended.well(delivery, [*tx.outbox, *append], tx.later)
     else:
