@@ -53,11 +53,11 @@ class Buffer:
             self._bytes += more
         self.wake()
 
-    def take(self, limit: int) -> list[Received]:
+    def take(self, limit: int) -> deque[Received]:
         """The oldest ones, up to `limit`."""
         with self._lock:
             records = self._records
-            taken = [records.popleft() for _ in range(min(limit, len(records)))]
+            taken = deque([records.popleft() for _ in range(min(limit, len(records)))])
             self._bytes -= sum(len(record) for _, record in taken)
         if not self.emptied.is_set():
             self.emptied.set()

@@ -102,8 +102,11 @@ class Receiver:
                 taken = self.buffer.take(limit)
             if not taken and (trouble := self._trouble) is not None:
                 raise type(trouble)(trouble.what, trouble.cure, **trouble.data)  # a traceback of its own each time
-        # Read here and not on the other thread, for which the event loop would have to wait.
-        return [self._arrival(share, message) for share, message in taken]
+        arrivals = []
+        while taken:  # and let go of: a record keeps its headers in many small objects, all of which the collector sees
+            # Read here and not on the other thread, for which the event loop would have to wait.
+            arrivals.append(self._arrival(*taken.popleft()))
+        return arrivals
 
     def _arrival(self, share: Share, message: Any) -> Arrival:
         offset = message.offset()
