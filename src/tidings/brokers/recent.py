@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from itertools import islice
+from operator import attrgetter
 
 import msgspec
 
-from tidings.core.envelope import Envelope
+from tidings.core.envelope import SLOTS, Envelope
 
 MOST = 2_000
 """Envelopes that are kept at most."""
 
 MOST_BYTES = 4_000_000
 """Bytes of their data at most."""
+
+_stream, _data = attrgetter("stream"), attrgetter("data")
 
 
 class Recent:
@@ -54,8 +58,8 @@ class Recent:
     def appended(self, envelopes: Sequence[Envelope], positions: Sequence[int]) -> None:
         """Keep what was appended and committed, if it is all that the log has there, and as it was given."""
         first = positions[0] if positions else 0
-        in_a_row = all(at == position for at, position in enumerate(positions, first))
-        if first <= self.last or not in_a_row or any(each.stream for each in envelopes):
+        in_a_row = tuple(positions) == tuple(range(first, first + len(positions)))
+        if first <= self.last or not in_a_row or any(map(_stream, envelopes)):
             return  # ids that were known have places of old; streams have versions of their own
         kept = self._kept
         if first != self.last + 1:
@@ -64,7 +68,7 @@ class Recent:
         replace = msgspec.structs.replace
         kept.extend([replace(one, position=at) for one, at in zip(envelopes, positions, strict=True)])
         self.last = positions[-1]
-        self._bytes += sum(len(each.data) for each in envelopes)
+        self._bytes += sum(map(len, map(_data, envelopes)))
         while len(kept) > MOST or self._bytes > MOST_BYTES:
             self._bytes -= len(kept.popleft().data)
 
@@ -76,14 +80,10 @@ class Recent:
         self, after: int, until: int, limit: int, types: Sequence[str] | None, slots: Collection[int] | None, app: str
     ) -> list[Envelope]:
         """Of what it holds, envelopes in order, of these types and slots, None for all; private ones only of `app`."""
-        found: list[Envelope] = []
-        kept, before = self._kept, self.last - len(self._kept)
-        for at in range(after, until):
-            one = kept[at - before]
-            if types is not None and one.type not in types:
-                continue
-            if (one.topic is not None or one.source == app) and (slots is None or one.slot in slots):
-                found.append(one)
-                if len(found) == limit:
-                    break
-        return found
+        before = self.last - len(self._kept)
+        found = list(islice(self._kept, after - before, until - before))
+        if types is not None:
+            found = [one for one in found if one.type in types]
+        if slots is not None and len(slots) < SLOTS:
+            found = [one for one in found if one.slot in slots]
+        return [one for one in found if one.topic is not None or one.source == app][:limit]
