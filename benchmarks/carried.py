@@ -26,7 +26,6 @@ from benchmarks.ours import opened
 from benchmarks.shop import EFFECT, READ_MODEL, OrderPlaced, decode, encode, order
 from tidings import App, Transaction
 from tidings.core.arrival import Arrival, Confirmed
-from tidings.core.cloudevent import from_headers
 from tidings.core.envelope import Envelope
 from tidings.core.ports import Broker
 from tidings.runtime.connect import make_broker
@@ -70,7 +69,7 @@ class Placed(BaseModel):
 
 def placed_in(arrival: Arrival) -> OrderPlaced:
     """The order that arrived, as a handler is given it."""
-    return decode(from_headers(arrival.headers, arrival.body, encoded=False).data)
+    return decode(arrival.read().data)
 
 
 def orders(number: int) -> list[Envelope]:

@@ -137,9 +137,10 @@ class LogBroker:
             raise BrokerUnavailable(error.what, error.cure) from error
 
     def _arrival(self, envelope: Envelope) -> Arrival:
-        headers = {f"ce-{name}": value for name, value in to_text(envelope).items()}
+        texts = to_text(envelope).items()
+        sent = {"content-type" if name == "datacontenttype" else f"ce-{name}": text.encode() for name, text in texts}
         place = f"position {envelope.position} of {self.url}"
-        return Arrival(envelope.topic or "", envelope.data, headers, place, envelope.key, envelope)
+        return Arrival(envelope.topic or "", envelope.data, sent, place, envelope.key, envelope)
 
     async def settle(self, arrivals: Sequence[Arrival]) -> None:
         """Move the checkpoints."""

@@ -7,6 +7,10 @@ from typing import Any
 
 import msgspec
 
+from tidings.core.binding import PLAIN, Binding
+from tidings.core.cloudevent import from_headers
+from tidings.core.envelope import Envelope
+
 DEADLINE = 30.0
 """Seconds after which a publication that nobody confirmed counts as unknown."""
 
@@ -17,19 +21,42 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         topic: Where it was published.
         body: Its bytes; empty where it had none.
-        headers: Names in lower case; CloudEvents attributes are named `ce-...`, whatever the broker calls them. Values
-            are plain text, not percent-encoded. What cannot be text is left out.
+        sent: Its headers as the client of the broker has them.
         place: Where it lay, for people: "orders[3] at offset 1200".
         key: The broker's own key, where it has one; orders a message that names none itself.
         token: The adapter's own: what it needs to settle it.
+        binding: What the headers mean.
     """
 
     topic: str
     body: bytes
-    headers: Mapping[str, str]
+    sent: Mapping[str, Any]
     place: str
     key: str | None = None
     token: Any = None
+    binding: Binding = PLAIN
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Names in lower case; CloudEvents attributes are named `ce-...`, whatever the broker calls them.
+
+        Values are plain text, not percent-encoded. What cannot be text is left out.
+        """
+        return self.binding.plain(self.sent)
+
+    def read(self) -> Envelope:
+        """The event in it.
+
+        Raises:
+            Unreadable: There is none; says why.
+        """
+        usual = self.binding.usual(self.sent, self.body)
+        if usual is not None:
+            return usual
+        headers = self.headers
+        if self.key is not None and "ce-type" in headers and not headers.keys() & {"ce-partitionkey", "ce-subject"}:
+            headers["ce-partitionkey"] = self.key
+        return from_headers(headers, self.body, encoded=False)
 
 
 class Confirmed(msgspec.Struct, frozen=True, gc=False):

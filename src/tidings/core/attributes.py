@@ -47,8 +47,10 @@ CLAIM_BYTES = 1_024
 MAX_ID = 512
 """Longest id from outside, characters; the same for the ids of causes."""
 
+TRACE = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]*)?")
+"""A `traceparent` as W3C Trace Context writes it."""
+
 _NAME = re.compile(r"[a-z0-9]{1,64}")
-_TRACE = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]*)?")
 _NOT_TEXT = re.compile(  # what a CloudEvents String must not hold: controls, surrogates, noncharacters
     "[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef"
     + "".join(chr(plane << 16 | 0xFFFE) + chr(plane << 16 | 0xFFFF) for plane in range(17))
@@ -86,8 +88,6 @@ class _Event(msgspec.Struct):
 
 
 _OURS = frozenset(_Event.__struct_fields__)
-WORDS = _OURS | {"traceparent"}
-"""Names of attributes for which there is a field in an envelope."""
 _KEYS = frozenset({"subject", "partitionkey"})  # the text of a key may be any
 _FROM_OUTSIDE = frozenset({STATES_WANTED, STATE_AGAIN, ANSWER})  # the only reserved types that come from there
 _KEPT = ("subject", "datacontenttype", "dataschema")  # for which an envelope has no field of its own
@@ -140,7 +140,7 @@ def envelope_of(attributes: Mapping[str, Any], data: bytes, *, own: bool = False
         rest = {name: value for name, value in attributes.items() if name not in _OURS}
     event, key = _checked(attributes)
     trace = rest.pop("traceparent", None)
-    version = None if event.streamversion is None else _count("streamversion", event.streamversion)
+    version = None if event.streamversion is None else whole_number("streamversion", event.streamversion)
     believed = own or (version is not None and event.streamid == f"{STATES}{event.type}:{key}")
     if len(rest) > MAX_HEADERS and len(rest.keys() - set(CLAIM)) > MAX_HEADERS:
         raise refuse(f"it has {len(rest)} extension attributes", f"at most {MAX_HEADERS} are taken")
@@ -157,7 +157,7 @@ def envelope_of(attributes: Mapping[str, Any], data: bytes, *, own: bool = False
         id=event.id,
         source=event.source,
         type=event.type,
-        schema=_count("dataversion", event.dataversion),
+        schema=whole_number("dataversion", event.dataversion),
         topic=event.topic or (None if own else OUTSIDE),
         key=key,
         slot=slot_of(event.id if key is None else key),
@@ -166,61 +166,10 @@ def envelope_of(attributes: Mapping[str, Any], data: bytes, *, own: bool = False
         time=0 if event.time is None else microseconds(event.time),
         correlation=event.correlationid,
         causation=event.causationid,
-        traceparent=trace if isinstance(trace, str) and _TRACE.fullmatch(trace) else None,
+        traceparent=trace if isinstance(trace, str) and TRACE.fullmatch(trace) else None,
         headers=headers,
         data=data,
     )
-
-
-def usual_envelope(attributes: Mapping[str, str], data: bytes) -> Envelope | None:
-    """As `envelope_of`, in the shortest way there is, for what most events are.
-
-    Args:
-        attributes: No others than WORDS, all of them text.
-        data: JSON.
-
-    Returns:
-        The envelope; None where it takes a closer look, be it to refuse it.
-    """
-    text = "".join(attributes.values())
-    if not (text.isascii() and text.isprintable()):
-        return None
-    try:
-        event = msgspec.convert(attributes, _Event)
-        schema = _count("dataversion", event.dataversion)
-        version = None if event.streamversion is None else _count("streamversion", event.streamversion)
-        is_usual = _is_usual(event.source, event.type)
-    except (msgspec.ValidationError, Unreadable):
-        return None
-    key, time, stream = event.partitionkey, event.time, event.streamid
-    if not is_usual or key is None or event.subject != key or event.dataschema is not None:
-        return None
-    if stream is not None and not (version is not None and stream == f"{STATES}{event.type}:{key}"):
-        stream = None
-    trace = attributes.get("traceparent")
-    return Envelope(
-        0,
-        event.id,
-        event.source,
-        event.type,
-        schema,
-        event.topic or OUTSIDE,
-        key,
-        slot_of(key),
-        stream,
-        None if stream is None else version,
-        0 if time is None else (time - _EPOCH) // _MICROSECOND,
-        event.correlationid,
-        event.causationid,
-        trace if trace is not None and _TRACE.fullmatch(trace) else None,
-        None,
-        data,
-    )
-
-
-@lru_cache(1024)
-def _is_usual(source: str, type_: str) -> bool:
-    return bool(_REFERENCE.fullmatch(source)) and not type_.startswith("tidings.")
 
 
 def _checked(attributes: Mapping[str, Any]) -> tuple[_Event, str | None]:
@@ -263,7 +212,7 @@ def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
         raise BadArgument(f"{len(headers)} headers are given", f"a message has at most {MAX_HEADERS}")
     for name, value in headers.items():
         _check_header(name, value)
-    if (trace := headers.get("traceparent")) is not None and not _TRACE.fullmatch(trace):
+    if (trace := headers.get("traceparent")) is not None and not TRACE.fullmatch(trace):
         raise BadArgument(f"the header traceparent is {trace[:80]!r}", "give it as W3C Trace Context writes it: 00-...")
     size = len(encode_json(headers))
     if size > MAX_HEADER_BYTES:
@@ -304,7 +253,8 @@ def _check(name: str, value: object) -> None:
 
 
 @lru_cache(1024, typed=True)
-def _count(name: str, value: int | str) -> int:
+def whole_number(name: str, value: int | str) -> int:
+    """The value of an attribute that counts from 1. Raises Unreadable."""
     text = str(value)
     if not (text.isascii() and text.isdecimal() and len(text) <= len(str(_INT32)) and 0 < int(text) < _INT32):
         raise refuse(f"{name} is {text[:40]!a}", f"it is a whole number from 1 to {_INT32 - 1}")

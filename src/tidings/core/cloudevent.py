@@ -9,13 +9,12 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
 import msgspec
 
-from tidings.core.attributes import JSON, WORDS, attributes_of, check_headers, envelope_of, refuse, usual_envelope
+from tidings.core.attributes import JSON, attributes_of, check_headers, envelope_of, refuse
 from tidings.core.codec import MAX_BYTES, decode_json, encode_json
 from tidings.core.envelope import Envelope
 from tidings.core.strict import read_json
@@ -88,11 +87,6 @@ def from_headers(headers: Mapping[str, str], body: bytes, *, own: bool = False, 
     Raises:
         Unreadable: It is no CloudEvent 1.0 with JSON data; says why.
     """
-    usual = None if encoded or own else _usual(headers, body)
-    return usual or _from_any_headers(headers, body, own=own, encoded=encoded)
-
-
-def _from_any_headers(headers: Mapping[str, str], body: bytes, *, own: bool, encoded: bool) -> Envelope:
     given = _lower(headers) if encoded else headers
     encoding = given.get("content-encoding", "identity").strip().lower()
     if encoding not in {"", "identity"}:
@@ -122,32 +116,6 @@ def _from_any_headers(headers: Mapping[str, str], body: bytes, *, own: bool, enc
             _check_json_type(kind)
         read_json(body, "the body")
     return envelope_of(attributes, bytes(body), own=own)
-
-
-def _usual(headers: Mapping[str, str], body: bytes) -> Envelope | None:
-    """The envelope of an event as most are, at a third of the price; None where it takes a closer look.
-
-    Raises:
-        Unreadable: The body is no JSON, or not so that everybody reads the same.
-    """
-    names = _usual_names(tuple(headers))
-    if names is None or not 0 < len(body) <= MAX_EVENT:
-        return None
-    attributes = dict(zip(names, headers.values(), strict=True))
-    if attributes.get("datacontenttype") != JSON:
-        return None
-    envelope = usual_envelope(attributes, bytes(body))
-    if envelope is not None:
-        read_json(body, "the body")
-    return envelope
-
-
-@lru_cache(1024)
-def _usual_names(headers: tuple[str, ...]) -> tuple[str, ...] | None:
-    """The attributes that headers of these names hold, in their order; None where there are others among them."""
-    names = ["datacontenttype" if name == "content-type" else name.removeprefix("ce-") for name in headers]
-    others = [name for name in headers if not name.startswith("ce-") and name != "content-type"]
-    return None if others or len(set(names)) < len(names) or not WORDS.issuperset(names) else tuple(names)
 
 
 def _structured(body: bytes, most: int = MAX_EVENT) -> tuple[dict[str, Any], bytes]:

@@ -16,7 +16,6 @@ import msgspec
 from tidings.core.arrival import Arrival
 from tidings.core.attributes import STATE_AGAIN
 from tidings.core.claim import LARGEST, claim_in, claim_of, refers, where_of
-from tidings.core.cloudevent import from_headers
 from tidings.core.envelope import Envelope
 from tidings.core.operations import Append, Held, Settle
 from tidings.core.ports import Broker, Store
@@ -126,7 +125,7 @@ class Inbound:
     async def _keep(self, arrivals: Sequence[Arrival]) -> None:
         """Make all of them durable here."""
         read = [self._read(each) for each in arrivals]
-        if not any(type(each) is Envelope and refers(each) for each in read):
+        if not any(not each.data and refers(each) for each in read if type(each) is Envelope):
             await self._write(read, arrivals)
             return
         found: list[Envelope | Held | None] = []
@@ -198,11 +197,7 @@ class Inbound:
     def _read(self, arrival: Arrival) -> Envelope | Held:
         """The message; what is kept in its place where it cannot be read."""
         try:
-            headers = arrival.headers
-            named = "ce-partitionkey" in headers or "ce-subject" in headers
-            if not named and arrival.key is not None and "ce-type" in headers:
-                headers = {**headers, "ce-partitionkey": arrival.key}
-            envelope = from_headers(headers, arrival.body, encoded=False)
+            envelope = arrival.read()
             if envelope.type != STATE_AGAIN or refers(envelope):
                 if envelope.time and envelope.topic == arrival.topic:
                     return envelope

@@ -7,7 +7,6 @@ import gzip
 import json
 import pickle
 from datetime import UTC, datetime, timedelta
-from itertools import combinations_with_replacement
 from typing import Any
 
 import msgspec
@@ -31,12 +30,10 @@ from tidings.core.cloudevent import (
     from_json,
     to_headers,
     to_json,
-    to_text,
 )
 from tidings.core.codec import encode_json
 from tidings.core.envelope import Envelope, slot_of
 from tidings.errors import BadArgument, Unreadable
-from tidings.testing.conformance.store.making import envelope as made
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 MINIMAL = {"specversion": "1.0", "id": "1", "source": "shop", "type": "OrderPlaced"}
@@ -45,75 +42,6 @@ MINIMAL = {"specversion": "1.0", "id": "1", "source": "shop", "type": "OrderPlac
 def event(**attributes: Any) -> bytes:
     """A structured event that would be read but for what is given."""
     return json.dumps(MINIMAL | attributes).encode()
-
-
-# -- the short way -----------------------------------------------------------------------------------------------------
-
-ODD: dict[str, list[str | None]] = {
-    "content-type": [None, "Application/JSON", "text/plain", STRUCTURED],
-    "content-encoding": ["gzip", "identity"],
-    "ce-specversion": [None, "0.3"],
-    "ce-id": [None, "", "x" * 600, "a\nb", "\u00fc"],
-    "ce-source": [None, "", "no reference", "%zz", "a/b"],
-    "ce-type": [None, "", "tidings.state-again", "tidings.x", "T" * 300],
-    "ce-subject": [None, "other", ""],
-    "ce-partitionkey": [None, "", "k" * 600, "\u00fc" * 300, "nul\0"],
-    "ce-time": [None, "yesterday", "2024-02-30T00:00:00Z", "2024-02-29T12:00:00+07:00"],
-    "ce-dataversion": [None, "0", "2", "x", "9" * 12],
-    "ce-datacontenttype": ["application/json", "text/plain"],
-    "ce-dataschema": ["urn:x"],
-    "ce-topic": [None, "", "elsewhere"],
-    "ce-streamid": [None, "state:OrderPlaced:k-1", "state:OrderPlaced:other", "account-1"],
-    "ce-streamversion": [None, "7", "-1"],
-    "ce-correlationid": [None, "c-1", ""],
-    "ce-causationid": ["c-2"],
-    "ce-traceparent": [None, TRACE, "00-zz"],
-    "ce-tenant": ["acme"],
-    "ce-data": ["x"],
-    "place": ["anywhere"],
-}
-
-
-USUAL = {
-    **{f"ce-{name}": value for name, value in MINIMAL.items()},
-    "ce-time": "2024-02-29T12:00:00.000001Z",
-    "ce-subject": "k-1",
-    "ce-partitionkey": "k-1",
-    "ce-dataversion": "1",
-    "ce-topic": "orders",
-    "ce-streamid": "state:OrderPlaced:k-1",
-    "ce-streamversion": "7",
-    "ce-traceparent": TRACE,
-    "content-type": "application/json",
-}
-
-
-@pytest.mark.parametrize("body", [b"{}", b"", b"{"])
-def test_the_short_way_reads_as_the_long_one_does(body: bytes) -> None:
-    odd = [(name, value) for name, values in ODD.items() for value in values]
-    for pair in combinations_with_replacement(odd, 2):
-        headers = {name: value for name, value in (USUAL | dict(pair)).items() if value is not None}
-        assert read(headers, body, short=True) == read(headers, body, short=False), pair
-
-
-def read(headers: dict[str, str], body: bytes, *, short: bool) -> Envelope | str:
-    with pytest.MonkeyPatch.context() as patch:
-        if not short:
-            patch.setattr("tidings.core.cloudevent._usual", lambda *_: None)
-        try:
-            return from_headers(headers, body, encoded=False)
-        except Unreadable as error:
-            return str(error)
-
-
-def test_what_we_send_is_read_in_the_short_way() -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delattr("tidings.core.cloudevent._from_any_headers")
-        sent = made("k-1", topic="orders", traceparent=TRACE, correlation="c", causation="d", data=b"{}")
-        attributes = to_text(sent)
-        headers = {"content-type": attributes.pop("datacontenttype")}
-        headers |= {f"ce-{name}": text for name, text in attributes.items()}
-        assert from_headers(headers, sent.data, encoded=False) == sent
 
 
 # -- round trips -------------------------------------------------------------------------------------------------------

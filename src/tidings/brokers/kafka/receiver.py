@@ -23,7 +23,7 @@ from tidings.brokers.kafka.share import Share
 from tidings.brokers.kafka.standing import Standing, check, standings
 from tidings.brokers.kafka.topology import Topics
 from tidings.brokers.kafka.trouble import Noted, error_of
-from tidings.brokers.kafka.wire import headers_from, key_from
+from tidings.brokers.kafka.wire import BINDING, key_from
 from tidings.core.arrival import Arrival
 from tidings.errors import BrokerError, BrokerRefused, BrokerUnavailable
 
@@ -102,22 +102,23 @@ class Receiver:
                 taken = self.buffer.take(limit)
             if not taken and (trouble := self._trouble) is not None:
                 raise type(trouble)(trouble.what, trouble.cure, **trouble.data)  # a traceback of its own each time
-        arrivals = []
+        wanted, arrivals = self._wanted, []
         while taken:  # and let go of: a record keeps its headers in many small objects, all of which the collector sees
             # Read here and not on the other thread, for which the event loop would have to wait.
-            arrivals.append(self._arrival(*taken.popleft()))
+            share, record = taken.popleft()
+            offset = record.offset()
+            arrivals.append(
+                Arrival(
+                    wanted[share.topic],
+                    record.value() or b"",
+                    dict(record.headers() or ()),
+                    f"{share.topic}[{share.partition}] at offset {offset}",
+                    key_from(record.key()),
+                    (share, offset),
+                    BINDING,
+                )
+            )
         return arrivals
-
-    def _arrival(self, share: Share, message: Any) -> Arrival:
-        offset = message.offset()
-        return Arrival(
-            self._wanted[share.topic],
-            message.value() or b"",
-            headers_from(message.headers()),
-            f"{share.topic}[{share.partition}] at offset {offset}",
-            key_from(message.key()),
-            (share, offset),
-        )
 
     def settle(self, arrivals: Sequence[Arrival]) -> None:
         """Note that these are safe here; they are committed soon."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from tidings.core.binding import Binding
 from tidings.core.cloudevent import to_text
 from tidings.core.envelope import Envelope
 
@@ -19,17 +20,10 @@ def headers_of(envelope: Envelope) -> list[tuple[str, str | bytes | None]]:
     return [("content-type" if name == "datacontenttype" else f"ce_{name}", value) for name, value in attributes]
 
 
-def headers_from(headers: Iterable[tuple[str, Any]] | None) -> dict[str, str]:
+def plain(headers: Mapping[str, Any]) -> dict[str, str]:
     """The headers of a record, as an arrival has them; of several with one name the last one counts."""
-    try:
-        return {_name(name): value.decode() if value else "" for name, value in headers or ()}
-    except UnicodeDecodeError:
-        return _text_among(headers or ())
-
-
-def _text_among(headers: Iterable[tuple[str, Any]]) -> dict[str, str]:
     found: dict[str, str] = {}
-    for name, value in headers:
+    for name, value in headers.items():
         try:
             found[_name(name)] = value.decode() if value else ""
         except UnicodeDecodeError:
@@ -52,3 +46,7 @@ def _name(name: str) -> str:
         if name.startswith(prefix):
             return f"ce-{name[len(prefix) :]}"
     return name
+
+
+BINDING = Binding(plain, "ce_")
+"""How records carry events."""

@@ -14,7 +14,7 @@ from tidings.brokers.rabbitmq.link import Pause
 from tidings.brokers.rabbitmq.settings import Settings
 from tidings.brokers.rabbitmq.topology import Topology
 from tidings.brokers.rabbitmq.trouble import Ended, refusal_of
-from tidings.brokers.rabbitmq.wire import plain
+from tidings.brokers.rabbitmq.wire import BINDING, sent_in
 from tidings.core.arrival import Arrival
 from tidings.errors import BrokerError
 
@@ -159,8 +159,8 @@ class Intake:
         def arrived(_channel: object, method: Any, properties: Any, body: bytes) -> None:
             tag = method.delivery_tag
             receipt.took(tag)
-            headers = plain(properties)
-            self._taker.took(Arrival(self.topic, body, headers, f"{place} {tag}", None, (receipt, tag)))
+            sent = sent_in(properties)
+            self._taker.took(Arrival(self.topic, body, sent, f"{place} {tag}", None, (receipt, tag), BINDING))
 
         await channel.call("basic_consume", queue=self.queue, on_message_callback=arrived)
         pause.begin()

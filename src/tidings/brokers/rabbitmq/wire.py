@@ -15,6 +15,7 @@ from typing import Any
 
 from pika import spec
 
+from tidings.core.binding import Binding
 from tidings.core.cloudevent import to_text
 from tidings.core.envelope import Envelope
 
@@ -49,18 +50,27 @@ def address_of(envelope: Envelope) -> str:
     return key
 
 
-def plain(properties: Any) -> dict[str, str]:
+def sent_in(properties: Any) -> dict[str, Any]:
+    """The headers of a message as they came: texts may be in bytes."""
+    found: dict[str, Any] = properties.headers or {}
+    for name, value in (("content-type", properties.content_type), ("content-encoding", properties.content_encoding)):
+        if isinstance(value, str):
+            found[name] = value.encode()
+    return found
+
+
+def plain(sent: Mapping[str, Any]) -> dict[str, str]:
     """Headers as the runtime reads them: names in lower case, attributes named `ce-...`, text only."""
     found: dict[str, str] = {}
-    for name, value in (properties.headers or {}).items():
+    for name, value in sent.items():
         text = value if type(value) is str else _text(value)
         if text is not None and isinstance(name, str):
             found[_name(name)] = text
-    if isinstance(properties.content_type, str):
-        found["content-type"] = properties.content_type
-    if isinstance(properties.content_encoding, str):
-        found["content-encoding"] = properties.content_encoding
     return found
+
+
+BINDING = Binding(plain, "cloudEvents_")
+"""How messages carry events."""
 
 
 @lru_cache(maxsize=1024)

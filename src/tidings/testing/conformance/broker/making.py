@@ -11,7 +11,6 @@ import msgspec
 import pytest
 
 from tidings.core.arrival import Arrival, Confirmed
-from tidings.core.cloudevent import from_headers
 from tidings.core.envelope import Envelope, slot_of
 from tidings.core.ports import Broker
 from tidings.testing.conformance.store.making import envelope as made
@@ -30,7 +29,7 @@ def envelope(topic: str = "orders", key: str | None = "k-1", **changes: Any) -> 
 
 def read(arrival: Arrival) -> Envelope:
     """The envelope in an arrival, as the runtime reads it."""
-    found = from_headers(arrival.headers, arrival.body, encoded=False)
+    found = arrival.read()
     return msgspec.structs.replace(found, slot=slot_of(found.key or ""))
 
 
