@@ -34,6 +34,7 @@ _OURS = (
 )
 """The properties that messages of ours have, and no others."""
 _STRING = ord("S")
+_CONTENT_FRAMES = {frame.Header, frame.Body}
 
 if (_log := logging.getLogger("pika")).level == logging.NOTSET:
     _log.setLevel(logging.CRITICAL)  # it prints stacks of what we recover from; what matters is said by us
@@ -271,8 +272,17 @@ class _Raw(AsyncioConnection):  # type: ignore[misc]  # pika has no types
         if self._frame_buffer.startswith(b"AMQP"):  # the server speaks another version
             super()._on_data_available(b"")
 
+    def _process_frame(self, frame_value: Any) -> None:
+        if type(frame_value) in _CONTENT_FRAMES or type(getattr(frame_value, "method", None)) is spec.Basic.Deliver:
+            self.frames_received += 1
+            self._deliver_frame_to_channel(frame_value)  # pika would look whether somebody waits for just this frame
+        else:
+            super()._process_frame(frame_value)
+
 
 def _read_frame(data: bytes) -> Any:
+    if data[0] == spec.FRAME_BODY and data[-1] == spec.FRAME_END:
+        return frame.Body(_FRAME.unpack_from(data)[1], data[_FRAME.size : -spec.FRAME_END_SIZE])
     if data[0] != spec.FRAME_HEADER:
         return frame.decode_frame(data)[1]
     if (found := _ours(data)) is None:
