@@ -78,16 +78,17 @@ class Binding:
             )
             if alike is None or event.subject != event.partitionkey or b"\\" in event.time:
                 return None
-            id, key = event.id.decode("ascii"), event.partitionkey.decode("ascii")
+            id, key = event.id.decode(), event.partitionkey.decode()
             time = microseconds(_moment(b'"%b"' % event.time)) if event.time else 0
-            correlation, causation = event.correlationid.decode("ascii"), event.causationid.decode("ascii")
-            stream, version = event.streamid.decode("ascii"), None
-            trace = event.traceparent.decode("ascii")
+            correlation, causation = event.correlationid.decode(), event.causationid.decode()
+            stream, version = event.streamid.decode(), None
+            trace = event.traceparent.decode()
             if event.streamversion:
-                version = whole_number("streamversion", event.streamversion.decode("ascii"))
-        except (msgspec.DecodeError, UnicodeDecodeError, Unreadable):
+                version = whole_number("streamversion", event.streamversion.decode())
+        except (msgspec.DecodeError, UnicodeError, Unreadable):
             return None
-        if not f"{id}{key}{correlation}{causation}{stream}".isprintable() or (trace and not TRACE.fullmatch(trace)):
+        text = f"{id}{key}{correlation}{causation}{stream}"
+        if not (text.isascii() and text.isprintable()) or (trace and not TRACE.fullmatch(trace)):
             return None
         read_json(body, "the body")
         is_state = version is not None and stream == f"{STATES}{alike.type}:{key}"
@@ -120,7 +121,7 @@ def _alike(*values: bytes) -> Envelope | None:
         if attributes.pop("datacontenttype") != JSON or not all(map(str.isprintable, attributes.values())):
             return None
         return envelope_of({**attributes, "id": "1", "subject": "k", "partitionkey": "k"}, b"{}")
-    except (UnicodeDecodeError, Unreadable):
+    except (UnicodeError, Unreadable):
         return None
 
 

@@ -94,3 +94,19 @@ def test_a_key_of_the_broker_is_that_of_a_message_which_names_none() -> None:
     headers = {name: value for name, value in USUAL.items() if name not in {"ce-subject", "ce-partitionkey"}}
     assert Arrival("orders", b"{}", headers, "here", "k-2").read().key == "k-2"
     assert Arrival("orders", b"{}", headers | {"ce-subject": "k-3"}, "here", "k-2").read().key == "k-3"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {b"x": b""},
+        {1: 2},
+        {None: b""},
+        {"ce-id": object()},
+        {"ce-id": None},
+        {"ce-\ud800": b""},
+        {"x": "\ud800"},
+    ],
+)
+def test_headers_of_any_kind_take_the_long_way(odd: dict[object, object]) -> None:
+    assert PLAIN.usual({name: value.encode() for name, value in USUAL.items()} | odd, b"{}") is None
