@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from datetime import UTC, datetime, timedelta
 
@@ -33,6 +34,40 @@ async def test_a_handler_gets_every_message_of_its_type_once(url: str) -> None:
         await app.run(until_idle=True)
         await app.run(until_idle=True)
     assert seen == list(range(1000))
+
+
+async def test_handlers_that_wait_now_and_then_mix_up_neither_order_nor_causes_nor_timeouts(url: str) -> None:
+    app, seen, late = App(url), list[tuple[str, int]](), list[int]()
+
+    @app.on(OrderPlaced, retry=QUICK)
+    async def note(order: OrderPlaced, envelope: Envelope) -> ReceiptSent:
+        first = (order.order_id, order.number) not in failed
+        if order.number % 3 == 0:
+            await asyncio.sleep(0)
+        if order.number % 10 == 7:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.001):
+                    await asyncio.sleep(60)
+            late.append(order.number)
+        if order.number % 25 == 11 and first:
+            failed.add((order.order_id, order.number))
+            raise RuntimeError("once")
+        seen.append((order.order_id, order.number))
+        await app.publish(Said(envelope.id))
+        return ReceiptSent(order.order_id, order.number)
+
+    failed = set[tuple[str, int]]()
+    async with app:
+        await app.publish(*(OrderPlaced(key, number) for number in range(100) for key in "abc"))
+        await app.run(until_idle=True)
+        log = await app.store.read(0, 10_000, 10_000)
+    assert sorted(seen) == sorted((key, number) for number in range(100) for key in "abc")
+    for key in "abc":
+        assert [number for each, number in seen if each == key] == list(range(100))
+    orders = {each.id: each.data for each in log if each.type == "OrderPlaced"}
+    assert all(each.causation in orders for each in log if each.type != "OrderPlaced")
+    assert all(each.causation in each.data.decode() for each in log if each.type == "Said" and each.causation)
+    assert len(late) == 30
 
 
 async def test_a_plain_function_is_a_handler_too_and_runs_in_a_thread(url: str) -> None:
