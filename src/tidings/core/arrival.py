@@ -22,7 +22,7 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
         topic: Where it was published.
         body: Its bytes; empty where it had none.
         sent: Its headers as the client of the broker has them.
-        place: Where it lay, for people: "orders[3] at offset 1200".
+        place: Where it lay, for people, as its text says: "orders[3] at offset 1200".
         key: The broker's own key, where it has one; orders a message that names none itself.
         token: The adapter's own: what it needs to settle it.
         binding: What the headers mean.
@@ -31,7 +31,7 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
     topic: str
     body: bytes
     sent: Mapping[str, Any]
-    place: str
+    place: object
     key: str | None = None
     token: Any = None
     binding: Binding = PLAIN

@@ -41,8 +41,14 @@ def read_json(body: bytes, what: str) -> Any:
     Raises:
         Unreadable: Not JSON, or JSON that readers may take differently; says why.
     """
-    value, is_ours = _as_we_write(body)
-    return value if is_ours else _read_closely(body, what)
+    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
+        try:
+            value = _decode(body)
+            if _encode(value) == body:  # as we write it: no name repeats, and nothing is odd
+                return value
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            pass  # what is wrong with it is found out below
+    return _read_closely(body, what)
 
 
 def _read_closely(body: bytes, what: str) -> Any:
@@ -72,17 +78,6 @@ def _read_closely(body: bytes, what: str) -> Any:
 
     json.loads(text, object_pairs_hook=once, parse_int=str, parse_float=str)  # msgspec does not see names that repeat
     return value
-
-
-def _as_we_write(body: bytes) -> tuple[Any, bool]:
-    """The value, and whether these are the bytes we would write: then no name repeats in them, and nothing is odd."""
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
-        return None, False
-    try:
-        value = _decode(body)
-        return value, _encode(value) == body
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        return None, False  # what is wrong with it is another's to find out
 
 
 def place_of(error: Exception, root: str) -> tuple[str, str]:

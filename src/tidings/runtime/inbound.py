@@ -209,7 +209,7 @@ class Inbound:
 
     def _unreadable(self, arrival: Arrival, error: TidingsError) -> Held:
         log.error("%s: %s: %s; it is kept in the quarantine", self._app, arrival.place, error.what)
-        return unreadable(self._app, arrival.body, {**arrival.headers, "place": arrival.place}, error, self._clock)
+        return unreadable(self._app, arrival.body, {**arrival.headers, "place": str(arrival.place)}, error, self._clock)
 
     async def _wait_out(self, error: TidingsError) -> None:
         pause = self._pause * (0.5 + self._clock.draw() / 2)

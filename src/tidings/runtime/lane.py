@@ -63,6 +63,7 @@ class Plain:
     def __init__(self, pump: Pump) -> None:
         """Args: pump: whose deliveries it handles."""
         self.pump = pump
+        self.by_key = pump.subscription.slots > 1  # else in one order over all keys
         self.is_noted = False  # the current one
 
     async def run(self) -> None:
@@ -106,7 +107,7 @@ class Plain:
             except BaseException as error:  # noqa: BLE001 - a failed attempt, whatever it is
                 await _failed(pump, delivery, error)
             else:
-                if id(delivery) not in pump.void:  # else its slot moved to another worker, which handles it
+                if not (self.is_noted and id(delivery) in pump.void):  # its slot moved to a worker that handles it
                     pump.ended.well(delivery, append)
             self._finish(delivery)
 
@@ -114,9 +115,10 @@ class Plain:
         pump, key = self.pump, delivery.envelope.key
         if self.is_noted:
             pump.finish(delivery)
-        else:
-            pump.lanes.finish(key if pump.subscription.slots > 1 else "")
-            pump.intake.look |= key in pump.intake.passed
+            return
+        pump.lanes.finish(key if self.by_key else "")
+        if key in pump.intake.passed:
+            pump.intake.look = True
 
 
 async def conclude(pump: Pump, delivery: Delivery, tx: OpenTransaction, calling: Awaitable[Any]) -> None:

@@ -233,7 +233,7 @@ async def test_a_key_lies_where_the_clients_of_java_put_it(connect, kafka, prefi
     billing, shop = await connect("billing", "orders"), await connect("shop")
     await publish(shop, [envelope(key=key) for key in ("c-1", "Zoë", "a", "order-4711")])
     for each in await drained(billing, 4):
-        share, _ = each.token
+        share = each.token.share
         assert share.partition == (murmur2(each.key.encode()) & 0x7FFFFFFF) % 6
 
 
@@ -303,7 +303,7 @@ async def test_a_rebalance_with_work_in_flight_skips_nothing(connect, kafka, pre
         await first.fetch(1000, 0.1)
         again = await second.fetch(1000, 0.5)
     again += await drained(second, 0, settle=False, quiet=1.0)
-    moved = {each.token[0].partition for each in again}
+    moved = {each.token.share.partition for each in again}
     assert 0 < len(moved) < 6
     await first.settle(taken)  # of partitions that are not its own any more, too
     await asyncio.sleep(0.5)
@@ -521,7 +521,7 @@ async def test_garbage_arrives_raw_and_is_settled_like_anything_else(connect, ra
     assert sorted(each.body for each in found) == [b"", b"", b"\xff\x00\xfe"]
     assert {each.key for each in found} == {None}
     assert {"a": "2", "ce-id": ""} in [each.headers for each in found]
-    assert all(topic in each.place for each in found)
+    assert all(topic in str(each.place) for each in found)
     await asyncio.sleep(0.5)
     assert await billing.waiting() == 0
 

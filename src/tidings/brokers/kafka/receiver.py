@@ -19,7 +19,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from tidings.brokers.kafka.buffer import Buffer
 from tidings.brokers.kafka.cluster import Cluster, Place
 from tidings.brokers.kafka.settings import Settings
-from tidings.brokers.kafka.share import Share
+from tidings.brokers.kafka.share import Share, Spot
 from tidings.brokers.kafka.standing import Standing, check, standings
 from tidings.brokers.kafka.topology import Topics
 from tidings.brokers.kafka.trouble import Noted, error_of
@@ -106,18 +106,9 @@ class Receiver:
         while taken:  # and let go of: a record keeps its headers in many small objects, all of which the collector sees
             # Read here and not on the other thread, for which the event loop would have to wait.
             share, record = taken.popleft()
-            offset = record.offset()
-            arrivals.append(
-                Arrival(
-                    wanted[share.topic],
-                    record.value() or b"",
-                    dict(record.headers() or ()),
-                    f"{share.topic}[{share.partition}] at offset {offset}",
-                    key_from(record.key()),
-                    (share, offset),
-                    BINDING,
-                )
-            )
+            sent, spot = dict(record.headers() or ()), Spot(share, record.offset())
+            body, key = record.value() or b"", key_from(record.key())
+            arrivals.append(Arrival(wanted[share.topic], body, sent, spot, key, spot, BINDING))
         return arrivals
 
     def settle(self, arrivals: Sequence[Arrival]) -> None:
@@ -257,8 +248,8 @@ class Receiver:
     def _settle(self) -> None:
         while self._settled:
             for each in self._settled.popleft():
-                share, offset = each.token
-                share.settled(offset)
+                spot: Spot = each.token
+                spot.share.settled(spot.offset)
 
     def _commit(self, consumer: Any) -> None:
         """Commit where things stand, if it is time and no commit is under way."""

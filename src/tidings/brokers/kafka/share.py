@@ -84,3 +84,18 @@ class Share:
             self.position = position
             self.dirty = True
         return self.dirty
+
+
+class Spot(msgspec.Struct, frozen=True, gc=False):
+    """Where a message lies, for as long as its partition is this worker's.
+
+    Attributes:
+        share: The partition.
+        offset: In it.
+    """
+
+    share: Share
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.share.topic}[{self.share.partition}] at offset {self.offset}"
