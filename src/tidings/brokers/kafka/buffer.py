@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from typing import Any
 
 from tidings.brokers.kafka.share import Share
@@ -19,6 +20,8 @@ MOST_BYTES = 8_000_000
 
 Received = tuple[Share, Any]
 """The partition it came from, and the record as the client has it."""
+
+_record = itemgetter(1)
 
 
 class Buffer:
@@ -47,7 +50,7 @@ class Buffer:
 
     def put(self, records: Sequence[Received]) -> None:
         """Add what was received, and wake whoever waits."""
-        more = sum(len(record) for _, record in records)
+        more = _bytes_of(records)
         with self._lock:
             self._records.extend(records)
             self._bytes += more
@@ -58,7 +61,7 @@ class Buffer:
         with self._lock:
             records = self._records
             taken = deque([records.popleft() for _ in range(min(limit, len(records)))])
-            self._bytes -= sum(len(record) for _, record in taken)
+            self._bytes -= _bytes_of(taken)
         if not self.emptied.is_set():
             self.emptied.set()
         return taken
@@ -67,7 +70,7 @@ class Buffer:
         """Forget those of partitions that were taken away."""
         with self._lock:
             self._records = deque(each for each in self._records if not each[0].gone)
-            self._bytes = sum(len(record) for _, record in self._records)
+            self._bytes = _bytes_of(self._records)
         self.emptied.set()
 
     async def wait(self, seconds: float) -> None:
@@ -85,6 +88,11 @@ class Buffer:
         if waiting is not None:
             with contextlib.suppress(RuntimeError):  # that loop has ended
                 waiting.get_loop().call_soon_threadsafe(_finish, waiting)
+
+
+def _bytes_of(records: Iterable[Received]) -> int:
+    """Bytes of their values."""
+    return sum(map(len, map(_record, records)))
 
 
 def _finish(waiting: asyncio.Future[None]) -> None:
