@@ -198,11 +198,7 @@ class Rooms:
             if loop.is_closed():
                 room.silence()
                 continue
-            try:
-                running = asyncio.get_running_loop() is loop
-            except RuntimeError:
-                running = False
-            if running:
+            if running_loop() is loop:
                 room.close()
             else:
                 with contextlib.suppress(RuntimeError):
@@ -213,3 +209,11 @@ class Rooms:
 def _time_is_up(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The loop of this thread; None where a blocking caller drives a coroutine by hand."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -33,7 +33,7 @@ from tidings.stores.postgres.steps import Steps, rows
 from tidings.stores.postgres.transaction import PostgresTransaction
 from tidings.stores.postgres.waking import Waker
 from tidings.stores.postgres.wire import drive_now
-from tidings.stores.waiting import Rooms
+from tidings.stores.waiting import Rooms, running_loop
 
 T = TypeVar("T")
 
@@ -225,7 +225,7 @@ class PostgresStore:
 
     async def _read(self, steps: Steps[T]) -> T:
         """Run steps that only read, where the caller is: on its event loop, or blocking its thread."""
-        if _in_loop():
+        if running_loop() is not None:
             return await self._here().read(steps)
         return self._opened().read(steps)
 
@@ -235,7 +235,7 @@ class PostgresStore:
 
     async def head(self) -> int:
         """The last position of the log, 0 when it is empty."""
-        if _in_loop():
+        if running_loop() is not None:
             return await self._here().head.get()
         return self._opened().read(reads.head())
 
@@ -347,12 +347,3 @@ class PostgresStore:
 
 def _reading(sql: str, params: Sequence[Any]) -> Steps[list[tuple[Any, ...]]]:
     return (yield from rows(sql, *params))
-
-
-def _in_loop() -> bool:
-    """False where a blocking caller drives the store without an event loop."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

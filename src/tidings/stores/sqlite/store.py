@@ -34,7 +34,7 @@ from tidings.stores.sqlite.solo import Solo
 from tidings.stores.sqlite.transaction import SqliteTransaction
 from tidings.stores.sqlite.turnstile import OpenTurnstile, Turnstile
 from tidings.stores.sqlite.writer import Writer
-from tidings.stores.waiting import Rooms
+from tidings.stores.waiting import Rooms, running_loop
 
 E = TypeVar("E", Envelope, Excerpt)
 T = TypeVar("T")
@@ -105,7 +105,7 @@ class SqliteStore:
             StoreUnavailable: The file cannot be opened or created; says why, and the cure.
             WrongStore: The file is no tidings store, or one of a newer version.
         """
-        loop = _running_loop()
+        loop = running_loop()
         if loop is not None and self._threads:
             await loop.run_in_executor(None, self.open_now)
         else:
@@ -158,7 +158,7 @@ class SqliteStore:
         """Finish waiting writes and close. Safe to call twice."""
         if self._writer is None:
             return
-        loop = _running_loop()
+        loop = running_loop()
         if loop is not None and self._threads:
             self._rooms.close()
             await loop.run_in_executor(None, self.close_now)
@@ -278,7 +278,7 @@ class SqliteStore:
 
     async def _aside(self, function: Callable[..., T], *args: Any, here: bool = False) -> T:
         """Run a read that may take long on a reader thread, unless it is done `here`."""
-        if here or self._executor is None or _running_loop() is None:
+        if here or self._executor is None or running_loop() is None:
             return function(self._readers, *args)
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, self._readers, *args)
 
@@ -395,11 +395,3 @@ class SqliteStore:
         """Lowest position all slots of the group have finished; NotFound for an unknown group."""
         self._is_open()
         return reads.checkpoint(self._readers, group)
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    """The loop of this thread; None where a blocking caller drives a coroutine by hand."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
