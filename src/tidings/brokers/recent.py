@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from itertools import islice
 from operator import attrgetter
 
 import msgspec
@@ -80,8 +79,8 @@ class Recent:
         self, after: int, until: int, limit: int, types: Sequence[str] | None, slots: Collection[int] | None, app: str
     ) -> list[Envelope]:
         """Of what it holds, envelopes in order, of these types and slots, None for all; private ones only of `app`."""
-        before = self.last - len(self._kept)
-        found = list(islice(self._kept, after - before, until - before))
+        kept, before = self._kept, self.last - len(self._kept)
+        found = [kept[at] for at in range(after - before, until - before)]  # at its end, mostly: not by `islice`
         if types is not None:
             found = [one for one in found if one.type in types]
         if slots is not None and len(slots) < SLOTS:
