@@ -36,15 +36,21 @@ def planted(name: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
 @planted("M1")
 def acknowledge_first() -> None:
     """A delivery is acknowledged before its handler runs."""
-    call = lane._call
+    make = Pump.__init__
 
-    async def too_early(pump, delivery, tx):
-        if tx is None:
-            pump.ended.well(delivery)
-            await pump.flush()
-        return await call(pump, delivery, tx)
+    def with_a_bug(self, *parts):
+        make(self, *parts)
+        call = self.dispatch.call
 
-    lane._call = too_early
+        async def too_early(message, tx, envelope):
+            if tx is None:
+                self.ended.acked.append(envelope)
+                await self.flush()
+            return await call(message, tx, envelope)
+
+        self.dispatch.call = too_early
+
+    Pump.__init__ = with_a_bug
 
 
 @planted("M2")

@@ -54,7 +54,7 @@ def tables(disk: Path, durable_postgres: PostgresServer) -> Iterator[str]:
 def obstruct(disk: Path) -> Path:
     """Leave nearly no space; returns the file that is in the way."""
     ballast = disk / "ballast"
-    with ballast.open("wb") as file, suppress(OSError):
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):
         while True:
             file.write(bytes(1 << 16))
     with ballast.open("r+b") as file:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tidings.core.envelope import Envelope
-from tidings.core.operations import Append, Op
+from tidings.core.operations import Append, Appended, Op
 from tidings.errors import StoreGone
 from tidings.stores.sqlite.ids import Ids
 from tidings.stores.sqlite.presence import Presence
@@ -130,9 +130,9 @@ class Changes:
 
     def news(self, op: Op, result: Any) -> tuple[Sequence[Envelope], Sequence[int]]:
         """What an operation has just appended, and where, if the log ends with it; else nothing."""
-        if isinstance(op, Append) and op.due is None and result.positions[-1:] == (self.end,):
-            return op.envelopes, result.positions
-        return (), ()
+        if not isinstance(op, Append) or op.due is not None or type(result) is not Appended:
+            return (), ()
+        return (op.envelopes, result.positions) if result.positions[-1:] == (self.end,) else ((), ())
 
     @property
     def head(self) -> int:

@@ -177,6 +177,18 @@ class LogTests:
         await store.write(Append([envelope()], fresh=True))
         assert not told.is_set()
 
+    async def test_g4_who_watches_does_not_change_what_a_refused_append_is_told(self, store: Store) -> None:
+        watching = asyncio.ensure_future(store.watch(lambda _envelopes, _positions: None))
+        await asyncio.sleep(0)
+        one = envelope()
+        await store.write(Append([one]))
+        for _ in range(3):
+            two = [store.write(Append([msgspec.structs.replace(one, data=b"2")])) for _ in range(2)]
+            assert [type(each) for each in await asyncio.gather(*two, return_exceptions=True)] == [IdConflict] * 2
+            with pytest.raises(IdConflict):
+                await store.write(Append([msgspec.structs.replace(one, data=b"2")]))
+        watching.cancel()
+
     async def test_g12_versions_of_a_stream_count_from_one(self, store: Store) -> None:
         first = await store.write(Append([envelope(stream="a:1"), envelope(stream="a:1")], expected=0))
         second = await store.write(Append([envelope(stream="a:1")], expected=2))
