@@ -221,9 +221,9 @@ class LogConsumer:
 
     async def _read(self, after: int, until: int, limit: int, slots: Iterable[int]) -> Sequence[Envelope]:
         names, chosen = self.subscription.names, list(slots)
-        if self._recent.holds(after, until):
-            return self._recent.read(after, until, limit, names, None if self._one_slot else chosen, self._app)
         some = chosen if 1 < self.subscription.slots != len(chosen) else None
+        if self._recent.holds(after, until):
+            return self._recent.read(after, until, limit, names, some, self._app)
         return await self.store.read(after, until, limit, types=names, slots=some, app=self._app)
 
     async def _skim(self, after: int, until: int, limit: int, slots: Iterable[int]) -> Sequence[Seen]:

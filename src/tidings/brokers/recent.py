@@ -8,7 +8,7 @@ from operator import attrgetter
 
 import msgspec
 
-from tidings.core.envelope import SLOTS, Envelope
+from tidings.core.envelope import Envelope
 
 MOST = 2_000
 """Envelopes that are kept at most."""
@@ -83,6 +83,6 @@ class Recent:
         found = [kept[at] for at in range(after - before, until - before)]  # at its end, mostly: not by `islice`
         if types is not None:
             found = [one for one in found if one.type in types]
-        if slots is not None and len(slots) < SLOTS:
+        if slots is not None:
             found = [one for one in found if one.slot in slots]
         return [one for one in found if one.topic is not None or one.source == app][:limit]

@@ -125,7 +125,7 @@ class Inbound:
     async def _keep(self, arrivals: Sequence[Arrival]) -> None:
         """Make all of them durable here."""
         read = [self._read(each) for each in arrivals]
-        if not any(not each.data and refers(each) for each in read if type(each) is Envelope):
+        if not any(refers(each) for each in read if type(each) is Envelope):
             await self._write(read, arrivals)
             return
         found: list[Envelope | Held | None] = []
