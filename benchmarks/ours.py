@@ -17,6 +17,11 @@ KEYS = 10_000
 """Different orders in a filled log; each of them comes again and again."""
 
 
+def in_file(folder: Path) -> str:
+    """The URL of a store on a file."""
+    return f"sqlite:{folder / 'shop.db'}"
+
+
 @contextmanager
 def opened(app: App) -> Iterator[asyncio.Runner]:
     """An event loop in which the app is open, for rounds that are called from outside."""

@@ -10,14 +10,9 @@ from pathlib import Path
 
 from benchmarks import peer
 from benchmarks.measure import Effort, Figure, Round, Sample, Side, Stopwatch, during
-from benchmarks.ours import copied, filled, opened
+from benchmarks.ours import copied, filled, in_file, opened
 from benchmarks.shop import EFFECT, READ_MODEL, OrderPlaced, ledger, order
 from tidings import App, Projection, Transaction
-
-
-def in_file(folder: Path) -> str:
-    """The URL of a store on a file."""
-    return f"sqlite:{folder / 'shop.db'}"
 
 
 def append(size: int, callers: int = 1, url: Callable[[Path], str] = in_file) -> Side:

@@ -2,45 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
 from benchmarks.handlers import drain, exactly_once
-from benchmarks.measure import Effort, Round, Sample, Side, Stopwatch, during
+from benchmarks.measure import Effort, Round, Sample, Side, Stopwatch
 from benchmarks.ours import opened
 from benchmarks.postgres.floors import CREATE, SHARE
 from benchmarks.postgres.server import new
 from benchmarks.shop import EFFECT, OrderPlaced, order
 from benchmarks.streams import revenue
 from tidings import App, Transaction
-
-
-def callers(number: int) -> Side:
-    """So many tasks of one event loop, each waiting for its event to be durable before it publishes the next."""
-
-    @contextmanager
-    def side(folder: Path, effort: Effort) -> Iterator[Round]:
-        async def call(key: str) -> int:
-            placed = order(key)
-            done = 0
-            for turn in during(effort.seconds):
-                await app.publish(placed)
-                done = turn + 1
-            return done
-
-        async def call_all() -> Sample:
-            watch = Stopwatch()
-            done = await asyncio.gather(*(call(f"o-{each:07}") for each in range(number)))
-            return watch.sample(sum(done))
-
-        app = App(new(), name="shop")
-        with opened(app) as runner:
-            yield lambda: runner.run(call_all())
-
-    return side
 
 
 def fill(events: int) -> str:

@@ -135,7 +135,8 @@ class TestPostgres(StoreSuite):
         with contextlib.closing(Committer(connect, "here")) as committer:
             for _ in range(60):
                 batch = list(appends(random, await lengths(single), used))
-                outcomes, _ = finish(committer.commit_all(batch))
+                done = committer.commit_all(batch) if len(batch) > 1 else committer.commit_one(batch[0])
+                outcomes, _ = finish(done)
                 shared = [outcome(error or result) for result, error in outcomes]
                 assert shared == [outcome(await written(single, each)) for each in batch]
                 if random.random() < 0.2:
@@ -185,6 +186,48 @@ class TestPostgres(StoreSuite):
             await theirs.commit()
         commits = await store.query("SELECT count(DISTINCT xmin::text) FROM tidings_log WHERE position > 2")
         assert commits <= [(12,)]  # one for the first, one for the seven others, and nine for all of them
+
+    async def test_others_are_told_while_there_are_some(self, store: PostgresStore, heard: Callable[[], int]) -> None:
+        """Who is alone is not told on, as to notify takes as long as some appends."""
+
+        async def write() -> int:
+            await store.write(Append([envelope()]))
+            return await asyncio.to_thread(heard)
+
+        async with asyncio.timeout(30):
+            while await write():  # what it said when it came
+                pass
+            assert not any([await write() for _ in range(3)])
+            for _ in range(2):
+                other = PostgresStore(store.url)
+                await other.open()
+                while not await write():  # once the other one has said that it is there
+                    pass
+                assert all([await write() for _ in range(3)])
+                await other.close()
+                while await write():
+                    pass
+                assert not any([await write() for _ in range(3)])
+
+    async def test_who_comes_is_told_what_was_committed_before_it_was_heard(
+        self, store: PostgresStore, heard: Callable[[], int], plant: Plant
+    ) -> None:
+        """Its own word is the cause: nobody writes any more."""
+        async with asyncio.timeout(30):
+            while await asyncio.to_thread(heard):
+                pass
+            plant("SELECT pg_advisory_lock_shared(1953063786, 'tidings_log'::regclass::oid::integer)")
+            plant(f'NOTIFY "tidings_{Place(parse_url(store.url, ("postgresql",))).schema}"')
+            count = 0
+            while count < 2:  # that one, and what it is answered
+                count += await asyncio.to_thread(heard)
+
+    @pytest.fixture
+    def heard(self, store: PostgresStore) -> Iterator[Callable[[], int]]:
+        """How many notifications there are within a quarter of a second; it takes one or some of them."""
+        with psycopg.connect(store.url, autocommit=True) as connection:
+            connection.execute(f'LISTEN "tidings_{Place(parse_url(store.url, ("postgresql",))).schema}"')
+            yield lambda: len(list(connection.notifies(timeout=0.25, stop_after=1)))
 
     @pytest.mark.parametrize("count", [1, 3])
     async def test_a_log_that_became_shorter_gets_no_hole(self, store: PostgresStore, plant: Plant, count: int) -> None:

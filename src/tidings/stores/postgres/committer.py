@@ -15,7 +15,7 @@ from tidings.core.operations import Append, Appended, Beat, Claim, Op, Settle
 from tidings.errors import TidingsError
 from tidings.stores.postgres.apply import alone, is_shared, together
 from tidings.stores.postgres.failures import explain, is_lost, is_refusal, is_transient
-from tidings.stores.postgres.fresh import followed, following
+from tidings.stores.postgres.fresh import following, placed
 from tidings.stores.postgres.pool import is_usable
 from tidings.stores.postgres.steps import Steps
 from tidings.stores.postgres.wire import BlockingWire, OwnWire, drive
@@ -43,6 +43,22 @@ class Committer:
         self._worked = 0.0  # when the connection last did
         self._last = 0  # position of what was appended here last
         self._is_alone = False  # nobody else appended between that and what was appended here before
+
+    async def commit_one(self, op: Op) -> Committed:
+        """Apply one operation: by a single statement where it appends behind what was appended here last."""
+        if type(op) is Append and self._is_alone and (wire := self._at_hand()) is not None:
+            self._is_alone = False  # until it is there: what may have been applied before is looked at with care
+            try:
+                if (statement := following((op,), self._last)) is not None:
+                    [result] = await wire.run((statement,))
+                    self._worked = time.monotonic()
+                    if result.changed:
+                        self._is_alone = True
+                        return [(self._followed(op), None)], True
+            except Exception as error:  # noqa: BLE001 - given to the caller
+                if not await self._may_try_again(error, 0):
+                    return [(None, explain(error, self._place, op, committing=is_lost(error)))], False
+        return await self.commit_all((op,))
 
     async def commit_all(self, ops: Sequence[Op]) -> Committed:
         """Apply operations in order."""
@@ -87,16 +103,25 @@ class Committer:
                     [result] = await wire.run((statement,))
                     self._worked = time.monotonic()
                     if result.changed:
-                        done = followed(ops, self._last)
-                        self._last = done[-1].position
-                        return [(each, None) for each in done]
+                        return [(self._followed(op), None) for op in ops if type(op) is Append]
                 return self._seen(await self._drive(together(ops)))
             except Exception as error:
-                await self._undo()
-                again = is_transient(error) or (is_lost(error) and tries == 0 and await self._can_connect())
-                if not again or tries == TRIES - 1:
+                if not await self._may_try_again(error, tries):
                     raise
         raise AssertionError  # pragma: no cover - the loop returns or raises
+
+    async def _may_try_again(self, error: Exception, tries: int) -> bool:
+        """True where another try may succeed; what was begun is undone. Args: tries: before the one that failed."""
+        await self._undo()
+        if tries == TRIES - 1:
+            return False
+        return is_transient(error) or (is_lost(error) and tries == 0 and await self._can_connect())
+
+    def _followed(self, op: Append) -> Appended:
+        """What became of an append behind what was the last one so far."""
+        first = self._last + 1
+        self._last += len(op.envelopes)
+        return placed(op, range(first, self._last + 1))
 
     def _seen(self, done: list[Any]) -> list[Outcome]:
         if appended := [each.positions for each in done if type(each) is Appended and each.positions]:

@@ -11,9 +11,9 @@ log of now, for positions have no holes; where it is not, nothing is inserted.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from struct import Struct
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 
@@ -52,44 +52,31 @@ _COLUMNS = ("type text", "schema integer", "topic text", "key text", "slot integ
 _SEVERAL_FORMATS = [0] * 5 + [1, 0, 0, 1] + [0] * (len(_COLUMNS) + 2)
 
 
-def version_after(op: Append) -> int | None:
-    """The version of its stream once all of it is appended."""
-    return None if op.expected == ANY else op.expected + len(op.envelopes)
-
-
 def following(ops: Sequence[Op], last: int) -> Statement | None:
     """Append messages behind position `last`, if nobody else did and streams are at their expected versions.
 
     Returns:
         A statement that changes rows, or none if it cannot; None where only the functions can append them.
     """
-    appends: list[Append] = []
-    for op in ops:
-        if type(op) is not Append or not _is_new(op):
-            return None
-        appends.append(op)
-    if len(appends) == 1 and len(appends[0].envelopes) == 1:
-        return _one(last, appends[0])
-    return _several(last, appends)
+    if not _are_new(ops):
+        return None
+    return _one(last, ops[0]) if len(ops) == 1 and len(ops[0].envelopes) == 1 else _several(last, ops)
 
 
-def followed(ops: Sequence[Op], last: int) -> list[Appended]:
-    """What became of them, where it did."""
-    done: list[Appended] = []
-    for op in ops:
-        if type(op) is Append:
-            places = range(last + 1, last + 1 + len(op.envelopes))
-            last = places[-1]
-            done.append(Appended(tuple(places), version_after(op)))
-    return done
+def placed(op: Append, positions: Iterable[int]) -> Appended:
+    """What became of an append. Args: positions: of its envelopes."""
+    return Appended(tuple(positions), None if op.expected == ANY else op.expected + len(op.envelopes))
 
 
-def _is_new(op: Append) -> bool:
+def _are_new(ops: Sequence[Op]) -> TypeGuard[Sequence[Append]]:
     """True of messages without a stream, or events of one stream at an expected version, whose ids are new."""
-    if not op.fresh or op.due is not None or not op.envelopes:
-        return False
-    stream = op.envelopes[0].stream
-    return op.expected == ANY if stream is None else op.expected != ANY and not stream.startswith(STATES)
+    for op in ops:
+        if type(op) is not Append or not op.fresh or op.due is not None or not op.envelopes:
+            return False
+        stream = op.envelopes[0].stream
+        if (op.expected != ANY) if stream is None else (op.expected == ANY or stream.startswith(STATES)):
+            return False
+    return True
 
 
 def _one(last: int, op: Append) -> Statement:

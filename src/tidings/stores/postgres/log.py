@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -13,7 +13,7 @@ from tidings.core.envelope import STATES, Envelope
 from tidings.core.operations import ANY, Append, Appended, Fire
 from tidings.errors import BadArgument, IdConflict, TidingsError, WrongVersion
 from tidings.stores.postgres.arrays import blobs, integers, texts
-from tidings.stores.postgres.fresh import expected_of, version_after
+from tidings.stores.postgres.fresh import expected_of, placed
 from tidings.stores.postgres.steps import Encoded, Statement, Steps, rows, value
 
 NOTHING = Appended(())
@@ -109,7 +109,7 @@ def appended(appends: Sequence[Append], found: Sequence[tuple[Any, ...]]) -> lis
     """What became of each append, from the rows of `appending`."""
     if found and found[0][0] == 0:  # all of them, behind each other
         following = itertools.count(found[0][1] + 1)
-        return [_as_expected(append, itertools.islice(following, len(append.envelopes))) for append in appends]
+        return [placed(append, itertools.islice(following, len(append.envelopes))) for append in appends]
     places = {row[0]: row for row in found}
     done: list[Appended | TidingsError] = []
     place = 0
@@ -123,10 +123,6 @@ def appended(appends: Sequence[Append], found: Sequence[tuple[Any, ...]]) -> lis
             done.append(Appended(positions, mine[-1][2] if mine and mine[-1] else None))
         place += len(append.envelopes)
     return done
-
-
-def _as_expected(append: Append, positions: Iterable[int]) -> Appended:
-    return Appended(tuple(positions), version_after(append))
 
 
 def _refusal(envelope: Envelope, expected: int, at: int | None, number: int | None, reason: str) -> TidingsError:

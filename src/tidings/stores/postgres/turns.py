@@ -18,7 +18,7 @@ from tidings.stores.postgres.writer import BATCH, check_open, last_position
 PATIENCE = 0.001
 """Seconds that a commit is waited for on the spot; where it mostly takes longer, it is not."""
 
-TURN = 0.001
+TURN = 0.002
 """Seconds after which the others of the event loop have their turn, however quick the commits are."""
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ class LoopWriter:
                 self._loop.call_soon(self._end_turn)
             return await future
         self._is_busy = True
-        is_done, value = self._start(self._committer.commit_all((op,)))
+        is_done, value = self._start(self._committer.commit_one(op))
         if not is_done:
             future = self._loop.create_future()
             self._task = self._loop.create_task(self._commit_all([(op, future)], value))

@@ -38,6 +38,8 @@ class Writer:
     def write(self, op: Op) -> Any:
         """Commit an operation, and what waits with it; while somebody else commits, that one may do it."""
         check_open(len(self._waiting), closed=self._closed)
+        if not self._waiting and self._owner.acquire(blocking=False):
+            return self._write_alone(op)
         future: Future[Any] = Future()
         self._waiting.append((op, future))
         while not future.done():
@@ -45,6 +47,18 @@ class Writer:
                 if not future.done():
                     self._commit()
         return future.result()
+
+    def _write_alone(self, op: Op) -> Any:
+        """Commit an operation; the connection is ours."""
+        try:
+            [(result, refusal)], grew = finish(self._committer.commit_one(op))
+            if grew:
+                self._grew(last_position((result,)))
+        finally:
+            self._owner.release()
+        if refusal is not None:
+            raise refusal
+        return result
 
     def _commit(self) -> None:
         jobs = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
