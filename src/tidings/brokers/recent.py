@@ -35,9 +35,15 @@ class Recent:
         self._bytes = 0
 
     def changed(self, envelopes: Sequence[Envelope], positions: Sequence[int]) -> None:
-        """Note that the log may have grown: to where the last of the positions is, or nobody knows how far."""
+        """Note that the log may have grown: to where the last of the positions is, or nobody knows how far.
+
+        What is at hand may be told late: then it says nothing of an end that was heard of before, or is unknown by now.
+        """
         self._changes += 1
-        self.end = positions[-1] if positions else None
+        if not envelopes:
+            self.end = positions[-1] if positions else None
+        elif self.end is not None:
+            self.end = max(self.end, positions[-1])
         if envelopes:
             self.appended(envelopes, positions)
 

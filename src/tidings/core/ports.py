@@ -80,7 +80,8 @@ class StoreTransaction(Protocol):
 Changed = Callable[[Sequence[Envelope], Sequence[int]], None]
 """Called when the log may have grown: with what was appended and its positions, as far as they are at hand.
 
-Where there are positions, the log ends with the last of them; where there are none, nobody knows where it ends.
+Where there are positions, the log ended with the last of them; where there are none, nobody knows where it ends. What
+is at hand may be told late, after what was appended behind it.
 """
 
 

@@ -1,10 +1,11 @@
-"""Waiting for the log to grow: callers of one event loop share a bell and a slow look at the file."""
+"""Waiting: for the log to grow, where callers of one event loop share a bell and a slow look; and for a commit."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
+import threading
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Protocol
@@ -12,6 +13,11 @@ from weakref import WeakKeyDictionary
 
 from tidings.core.envelope import Envelope
 from tidings.core.ports import Changed
+
+News = tuple[Sequence[Envelope], Sequence[int]]
+"""What was appended, and at which positions; see `tidings.core.ports.Changed`."""
+UNKNOWN: News = ((), ())
+"""Something may have changed."""
 
 LOOK_EVERY = 0.5
 """Seconds between looks at the file, in case a bell was not heard."""
@@ -63,7 +69,7 @@ class WaitingRoom:
                 waiter.set_result(None)
         self._waiters.clear()
 
-    def wake_soon(self) -> None:
+    def wake_soon(self, envelopes: Sequence[Envelope], positions: Sequence[int]) -> None:
         """Do so soon. Called on any thread; nobody waiting costs the loop nothing.
 
         Raises:
@@ -71,7 +77,7 @@ class WaitingRoom:
         """
         self._changes += 1  # before looking for callers, as a caller looks at it after making itself seen
         if self._waiters or self._listeners:
-            self._loop.call_soon_threadsafe(self.wake)
+            self._loop.call_soon_threadsafe(self.wake, envelopes, positions)
         elif self._loop.is_closed():
             raise RuntimeError
 
@@ -164,6 +170,10 @@ class Rooms:
         self._look = look
         self._rooms: dict[asyncio.AbstractEventLoop, WaitingRoom] = {}
 
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._rooms)
+
     def here(self) -> WaitingRoom:
         """The room of the running loop."""
         loop = asyncio.get_running_loop()
@@ -176,13 +186,21 @@ class Rooms:
         """The room of a loop, None where nobody ever waited."""
         return self._rooms.get(loop)
 
-    def wake(self, told: AbstractSet[Any] = frozenset()) -> None:
-        """Wake everybody, from any thread, except in loops that were told."""
-        for loop, room in list(self._rooms.items()) if self._rooms else ():
+    def wake(
+        self,
+        told: AbstractSet[Any] = frozenset(),
+        envelopes: Sequence[Envelope] = (),
+        positions: Sequence[int] = (),
+    ) -> None:
+        """Wake everybody, from any thread, except in loops that were told.
+
+        Args: envelopes, positions: what was appended, where that is known and all.
+        """
+        for loop, room in list(self._rooms.items()):
             if loop in told:
                 continue
             try:
-                room.wake_soon()
+                room.wake_soon(envelopes, positions)
             except RuntimeError:  # that loop was closed
                 self._rooms.pop(loop, None)
                 room.silence()
@@ -204,6 +222,30 @@ class Rooms:
                 with contextlib.suppress(RuntimeError):
                     loop.call_soon_threadsafe(room.close)
         self._rooms.clear()
+
+
+class Reply:
+    """What a blocking caller waits for."""
+
+    __slots__ = ("_arrived", "_outcome")
+
+    def __init__(self) -> None:
+        self._arrived = threading.Lock()
+        self._arrived.acquire()
+        self._outcome: tuple[Any, BaseException | None] = (None, None)
+
+    def give(self, outcome: tuple[Any, BaseException | None]) -> None:
+        """Wake the caller."""
+        self._outcome = outcome
+        self._arrived.release()
+
+    def wait(self) -> Any:
+        """The result, or raise the error."""
+        self._arrived.acquire()
+        result, error = self._outcome
+        if error is not None:
+            raise error
+        return result
 
 
 def _time_is_up(waiter: asyncio.Future[None]) -> None:

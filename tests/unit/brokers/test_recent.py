@@ -104,6 +104,24 @@ async def test_where_the_log_ends_is_asked_only_after_a_change_of_which_that_is_
     assert await end.look(head) == 13
 
 
+async def test_what_is_heard_late_takes_the_end_of_the_log_nowhere() -> None:
+    """Two threads append; of the first of them the event loop hears last."""
+    end = Recent()
+    heads = iter([5, 9])
+
+    async def head() -> int:
+        return next(heads)
+
+    end.changed((), ())
+    assert await end.look(head) == 5
+    end.changed(some(1), (8,))
+    end.changed(some(2), (6, 7))
+    assert await end.look(head) == 8
+    end.changed((), ())
+    end.changed(some(1), (6,))  # there may be more by now
+    assert await end.look(head) == 9
+
+
 async def test_a_group_reads_on_where_others_appended_after_what_is_in_memory(tmp_path) -> None:
     store = SqliteStore(f"sqlite:{tmp_path}/shop.db")
     await store.open()

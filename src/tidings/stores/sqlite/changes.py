@@ -12,6 +12,7 @@ from tidings.errors import StoreGone
 from tidings.stores.sqlite.ids import Ids
 from tidings.stores.sqlite.presence import Presence
 from tidings.stores.sqlite.rows import Rows
+from tidings.stores.waiting import UNKNOWN, News
 
 UPSERT_STATE = (
     "INSERT INTO tidings_state VALUES (?,?,?,?,?,?) ON CONFLICT (type, key) DO UPDATE SET "
@@ -128,11 +129,15 @@ class Changes:
             raise self._older(first - 1)
         self.end = last
 
-    def news(self, op: Op, result: Any) -> tuple[Sequence[Envelope], Sequence[int]]:
-        """What an operation has just appended, and where, if the log ends with it; else nothing."""
-        if not isinstance(op, Append) or op.due is not None or type(result) is not Appended:
-            return (), ()
-        return (op.envelopes, result.positions) if result.positions[-1:] == (self.end,) else ((), ())
+    def news(self, ops: Sequence[Op], outcomes: Sequence[tuple[Any, object]]) -> News:
+        """What operations have just appended, and where, if the log ends with it; else nothing."""
+        envelopes: list[Envelope] = []
+        positions: list[int] = []
+        for op, (result, _) in zip(ops, outcomes, strict=True):
+            if isinstance(op, Append) and type(result) is Appended and op.due is None:
+                envelopes += op.envelopes
+                positions += result.positions
+        return (envelopes, positions) if positions and positions[-1] == self.end else UNKNOWN
 
     @property
     def head(self) -> int:

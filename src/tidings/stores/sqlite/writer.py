@@ -22,36 +22,12 @@ from tidings.stores.sqlite.apply import is_durable
 from tidings.stores.sqlite.committer import Committer, Outcome
 from tidings.stores.sqlite.transaction import SqliteTransaction
 from tidings.stores.sqlite.turns import Turn, Turns
-from tidings.stores.waiting import Rooms, WaitingRoom
+from tidings.stores.waiting import UNKNOWN, News, Reply, Rooms, WaitingRoom
 
 MOST_WAITING = 100_000
 """Operations that may wait; one more is refused."""
 BATCH = 1000
 """Operations in one commit at most."""
-
-
-class Reply:
-    """What a blocking caller waits for."""
-
-    __slots__ = ("_arrived", "_outcome")
-
-    def __init__(self) -> None:
-        self._arrived = threading.Lock()
-        self._arrived.acquire()
-        self._outcome: Outcome = (None, None)
-
-    def give(self, outcome: Outcome) -> None:
-        """Wake the caller."""
-        self._outcome = outcome
-        self._arrived.release()
-
-    def wait(self) -> Any:
-        """The result, or raise the error."""
-        self._arrived.acquire()
-        result, error = self._outcome
-        if error is not None:
-            raise error
-        return result
 
 
 class _Begin(NamedTuple):
@@ -129,7 +105,7 @@ class Writer:
         jobs = turn.jobs
         turn.jobs, turn.crowded = [], len(jobs) > 1
         if len(jobs) == 1 and (done := self._commit_here(jobs[0][0], turn.loop)) is not None:
-            _resolve([(jobs[0][1], done)], None)
+            _resolve([(jobs[0][1], done)])
             return
         self._stash.extend(jobs)
         self._put(None, None)
@@ -140,15 +116,17 @@ class Writer:
             return None
         try:
             done = self._committer.commit_at_once(op)
+            news = self._news((op,), *done) if done is not None else None
         finally:
             self._release()
         if done is None:
             return None
-        [outcome], grew = done
-        if grew and (room := self._rooms.of(loop)) is not None:
-            room.wake(*self._committer.changes.news(op, outcome[0]))
-        self._tell({loop}, grew=grew)
-        return outcome
+        if news is not None:
+            if (room := self._rooms.of(loop)) is not None:
+                room.wake(*news)
+            self._tell(news, {loop})
+        self._look_at_wal()
+        return done[0][0]
 
     def write_now(self, op: Op) -> Any:
         """Commit an operation, on this thread if nobody else is writing."""
@@ -158,20 +136,31 @@ class Writer:
             self._put(op, reply)
             return reply.wait()
         try:
-            outcomes, grew = self._committer.commit_all((op,))
+            done = self._committer.commit_all((op,))
+            news = self._news((op,), *done)
         finally:
             self._release()
-        result, error = outcomes[0]
+        result, error = done[0][0]
         if error is not None:
             raise error
-        self._tell(grew=grew)
+        if news is not None:
+            self._tell(news)
+        self._look_at_wal()
         return result
 
-    def _tell(self, told: AbstractSet[Any] = frozenset(), *, grew: bool) -> None:
-        """After a commit on the thread of a caller: wake who waits, except in loops that were told."""
-        if grew:
-            self._rooms.wake(told)
-            self._ring()
+    def _news(self, ops: Sequence[Op], outcomes: Sequence[Outcome], grew: bool) -> News | None:  # noqa: FBT001 - as returned
+        """What a commit has appended, if somebody here wants to know; None where readers have no reason to look."""
+        if not grew:
+            return None
+        return self._committer.changes.news(ops, outcomes) if self._rooms else UNKNOWN
+
+    def _tell(self, news: News, told: AbstractSet[Any] = frozenset()) -> None:
+        """After a commit: wake who waits, except in loops that were told."""
+        self._rooms.wake(told, *news)
+        self._ring()
+
+    def _look_at_wal(self) -> None:
+        """After a commit on the thread of a caller: have the writer's thread make a checkpoint where one is due."""
         if self._committer.checkpoint_is_due:
             self._queue.put((None, None))
 
@@ -219,7 +208,9 @@ class Writer:
                 grew = self._committer.finish(commit=commit)
             finally:
                 self._release()
-            self._tell(grew=grew)
+            if grew:
+                self._tell(UNKNOWN)
+            self._look_at_wal()
 
     def close(self) -> None:
         """Finish what waits, and end the thread."""
@@ -320,13 +311,15 @@ class Writer:
             batch: list[_Job] = []
             while stash and len(batch) < BATCH and type(stash[0][0]) is not _Begin:
                 batch.append(stash.popleft())
-            outcomes, grew = self._committer.commit_all([job[0] for job in batch])
+            ops = [job[0] for job in batch]
+            outcomes, grew = self._committer.commit_all(ops)
+            news = self._news(ops, outcomes, grew)
             results = [(job[1], outcome) for job, outcome in zip(batch, outcomes, strict=True)]
             if not stash and not self._committer.checkpoint_is_due:
                 self._owner.release()  # before telling: a lone caller then commits its next one by itself
-                self._give(results, grew=grew)
+                self._give(results, news)
                 return
-            self._give(results, grew=grew)
+            self._give(results, news)
         if self._committer.checkpoint_is_due:
             self._committer.checkpoint()
         self._owner.release()
@@ -345,17 +338,20 @@ class Writer:
         if not self._take_back(request.number):
             self._give([(future, (None, NotOpen("the store was closed before this commit", "commit before closing")))])
             return
-        grew = False
+        news: News | None = None
         outcome: Outcome = (None, None)
         try:
-            grew = self._committer.finish(commit=request.commit)
+            if self._committer.finish(commit=request.commit):
+                news = UNKNOWN
         except Exception as error:  # noqa: BLE001 - the caller's to handle; this thread goes on
             outcome = (None, error)
         self._owner.release()
-        self._give([(future, outcome)], grew=grew)
+        self._give([(future, outcome)], news)
 
-    def _give(self, results: Sequence[tuple[_Future, Outcome]], *, grew: bool = False) -> bool:
+    def _give(self, results: Sequence[tuple[_Future, Outcome]], news: News | None = None) -> bool:
         """Hand results to their callers, with one wake-up for each event loop; then tell who waits for the log.
+
+        Args: news: what was appended to it; None where it did not change.
 
         Returns:
             False when no event loop could be told.
@@ -373,17 +369,19 @@ class Writer:
         told: set[Any] = set()
         for loop, waiting in loops.items():
             try:
-                loop.call_soon_threadsafe(_resolve, waiting, self._rooms.of(loop) if grew else None)
+                room = None if news is None else self._rooms.of(loop)
+                loop.call_soon_threadsafe(_resolve, waiting, room, news or UNKNOWN)
             except RuntimeError:  # the loop was closed; nobody waits there
                 continue
             told.add(loop)
-        if grew:
-            self._rooms.wake(told)
-            self._ring()
+        if news is not None:
+            self._tell(news, told)
         return bool(told)
 
 
-def _resolve(results: Sequence[tuple[asyncio.Future[Any], Outcome]], room: WaitingRoom | None) -> None:
+def _resolve(
+    results: Sequence[tuple[asyncio.Future[Any], Outcome]], room: WaitingRoom | None = None, news: News = UNKNOWN
+) -> None:
     for future, (result, error) in results:
         if not future.done():
             if error is None:
@@ -393,4 +391,4 @@ def _resolve(results: Sequence[tuple[asyncio.Future[Any], Outcome]], room: Waiti
         elif isinstance(result, SqliteTransaction):
             result.abandon()  # the caller was cancelled
     if room is not None:
-        room.wake()
+        room.wake(*news)

@@ -7,11 +7,12 @@ import fcntl
 import gc
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from tidings.core.envelope import Envelope
 from tidings.core.operations import ANY, Append, Appended, Claim, Settle
 from tidings.errors import Fenced, IdConflict, NotOpen, Overloaded, TidingsError, UsageError, WrongVersion
 from tidings.stores.sqlite import SqliteStore, committer, writer
@@ -38,6 +39,31 @@ async def test_all_that_wait_are_committed_together(store: SqliteStore, traced: 
     assert traced.count("COMMIT") == 1
     assert traced.count("INSERT INTO tidings_log") == 100
     assert not [sql for sql in traced if "SAVEPOINT" in sql]
+
+
+@pytest.mark.parametrize("where", ["in the loop", "in threads"])
+async def test_who_watches_is_told_all_that_others_of_the_process_append(store: SqliteStore, where: str) -> None:
+    told: dict[int, str | None] = {}
+    done = asyncio.Event()
+
+    def changed(envelopes: Sequence[Envelope], positions: Sequence[int]) -> None:
+        told.update(zip(positions, [each.key for each in envelopes], strict=True))
+        if len(told) == 20:
+            done.set()
+
+    async def write(op: Append) -> Appended:
+        appended = await (store.write(op) if where == "in the loop" else asyncio.to_thread(store.write_now, op))
+        assert isinstance(appended, Appended)
+        return appended
+
+    watching = asyncio.ensure_future(store.watch(changed))
+    await asyncio.sleep(0)
+    keys = [f"k-{number}" for number in range(20)]
+    appended = await asyncio.gather(*(write(Append([envelope(key)], fresh=True)) for key in keys))
+    async with asyncio.timeout(20):
+        await done.wait()
+    watching.cancel()
+    assert told == {each.position: key for each, key in zip(appended, keys, strict=True)}
 
 
 async def test_an_append_takes_as_few_statements_as_it_can(store: SqliteStore, traced: list[str]) -> None:
