@@ -10,7 +10,7 @@ import asyncio
 import os
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
@@ -20,7 +20,7 @@ import boto3
 from botocore.config import Config
 
 from benchmarks.command import command, served
-from benchmarks.measure import Effort, Round, Sample, Stopwatch, family
+from benchmarks.measure import Effort, Round, Sample, Side, Stopwatch, family
 from benchmarks.shop import encode, order
 from tests.servers.sqs import CREDENTIALS, REGION, SqsServer
 from tidings.brokers.sqs import SqsBroker
@@ -77,35 +77,23 @@ async def drain(broker: SqsBroker, number: int) -> None:
         number -= len(arrivals)
 
 
-@contextmanager
-def publishing(_: Path, effort: Effort) -> Iterator[Round]:
+def publishing(effort: Effort) -> Sample:
     """Publish envelopes."""
-    with brokers() as (runner, shop, billing):
-
-        def run() -> Sample:
-            sent = envelopes(int(effort.events * SHARE))
-            watch = Stopwatch()
-            runner.run(publish(shop, sent))
-            sample = watch.sample(len(sent))
-            runner.run(drain(billing, len(sent)))
-            return sample
-
-        yield run
+    with brokers() as (runner, shop, _):
+        sent = envelopes(int(effort.events * SHARE))
+        watch = Stopwatch()
+        runner.run(publish(shop, sent))
+        return watch.sample(len(sent))
 
 
-@contextmanager
-def consuming(_: Path, effort: Effort) -> Iterator[Round]:
+def consuming(effort: Effort) -> Sample:
     """Fetch and settle what was published before."""
     with brokers() as (runner, shop, billing):
-
-        def run() -> Sample:
-            sent = envelopes(int(effort.events * SHARE))
-            runner.run(publish(shop, sent))
-            watch = Stopwatch()
-            runner.run(drain(billing, len(sent)))
-            return watch.sample(len(sent))
-
-        yield run
+        sent = envelopes(int(effort.events * SHARE))
+        runner.run(publish(shop, sent))
+        watch = Stopwatch()
+        runner.run(drain(billing, len(sent)))
+        return watch.sample(len(sent))
 
 
 # ---- boto3 -----------------------------------------------------------------------------------------------------------
@@ -162,35 +150,31 @@ def bodies(number: int) -> list[tuple[str, str]]:
     return [(each.id, to_json(each).decode()) for each in envelopes(number)]
 
 
-@contextmanager
-def boto_publishing(_: Path, effort: Effort) -> Iterator[Round]:
+def boto_publishing(effort: Effort) -> Sample:
     """Publish with boto3."""
-    boto = Boto()
-
-    def run() -> Sample:
-        sent = bodies(int(effort.events * SHARE))
-        watch = Stopwatch()
-        boto.publish_all(sent)
-        sample = watch.sample(len(sent))
-        boto.drain(len(sent))
-        return sample
-
-    yield run
+    boto, sent = Boto(), bodies(int(effort.events * SHARE))
+    watch = Stopwatch()
+    boto.publish_all(sent)
+    return watch.sample(len(sent))
 
 
-@contextmanager
-def boto_consuming(_: Path, effort: Effort) -> Iterator[Round]:
+def boto_consuming(effort: Effort) -> Sample:
     """Consume with boto3."""
-    boto = Boto()
+    boto, sent = Boto(), bodies(int(effort.events * SHARE))
+    boto.publish_all(sent)
+    watch = Stopwatch()
+    boto.drain(len(sent))
+    return watch.sample(len(sent))
 
-    def run() -> Sample:
-        sent = bodies(int(effort.events * SHARE))
-        boto.publish_all(sent)
-        watch = Stopwatch()
-        boto.drain(len(sent))
-        return watch.sample(len(sent))
 
-    yield run
+def each_anew(run: Callable[[Effort], Sample]) -> Side:
+    """Rounds with topics and queues of their own: the emulator slows down with each message that a queue had."""
+
+    @contextmanager
+    def side(_: Path, effort: Effort) -> Iterator[Round]:
+        yield lambda: run(effort)
+
+    return side
 
 
 @contextmanager
@@ -204,8 +188,8 @@ def serve(folder: Path) -> Iterator[None]:
 NOTE = "floor: boto3 in tens, as many threads"
 FIGURES = family(
     "sqs",
-    ("publish", "publish, FIFO", publishing, boto_publishing, 0.7, NOTE),
-    ("consume", "consume, FIFO", consuming, boto_consuming, 0.7, NOTE),
+    ("publish", "publish, FIFO", each_anew(publishing), each_anew(boto_publishing), 0.7, NOTE),
+    ("consume", "consume, FIFO", each_anew(consuming), each_anew(boto_consuming), 0.7, NOTE),
 )
 
 if __name__ == "__main__":
