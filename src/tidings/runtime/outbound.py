@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from collections.abc import Sequence
 
 from tidings.core.arrival import Confirmed, Rejected, Result, Unknown
 from tidings.core.envelope import Envelope
@@ -52,8 +52,9 @@ class Outbound:
         self._opened = opened
         self._clock = clock
         self._claims = claims
-        self._batch: list[tuple[Envelope, asyncio.Future[Result]]] = []
-        self._sending: set[asyncio.Task[None]] = set()
+        self._others: list[tuple[Envelope, asyncio.Future[Result]]] | None = (
+            None  # what else goes out with the first one
+        )
         self._complained = 0.0
         self.subscription = Subscription(
             GROUP,
@@ -102,29 +103,27 @@ class Outbound:
         return f"{self._broker.guarantees.name}: {result.reason}{cure}"
 
     async def _publish(self, envelope: Envelope) -> Result:
-        """Publish it together with whatever else is ready in this round of the event loop."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Result] = loop.create_future()
-        self._batch.append((envelope, future))
-        if len(self._batch) == 1:
-            loop.call_soon(self._send)
-        return await future
-
-    def _send(self) -> None:
-        batch, self._batch = self._batch, []
-        task = asyncio.create_task(self._send_all(batch))
-        self._sending.add(task)
-        task.add_done_callback(self._sending.discard)
-
-    async def _send_all(self, batch: list[tuple[Envelope, asyncio.Future[Result]]]) -> None:
-        results: Any
+        """Publish it with what else is ready in this round of the event loop: who comes first does it for all."""
+        if self._others is not None:
+            future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+            self._others.append((envelope, future))
+            return await future
+        others = self._others = list[tuple[Envelope, asyncio.Future[Result]]]()
+        results: Sequence[Result] = ()
+        failed = Unknown("the worker stops")
         try:
-            results = await self._broker.publish([envelope for envelope, _ in batch])
+            try:
+                await asyncio.sleep(0)
+            finally:
+                self._others = None
+            results = await self._broker.publish([envelope, *(each for each, _ in others)])
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for ever
-            results = [Unknown(f"{type(error).__name__}: {error}")] * len(batch)
-        for (_, future), result in zip(batch, results, strict=True):
-            if not future.done():
-                future.set_result(result)
+            failed = Unknown(f"{type(error).__name__}: {error}")
+        finally:
+            for number, (_, future) in enumerate(others, 1):
+                if not future.done():
+                    future.set_result(results[number] if results else failed)
+        return results[0] if results else failed
 
     def _complain(self, reason: str) -> None:
         now = asyncio.get_running_loop().time()

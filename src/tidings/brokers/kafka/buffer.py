@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from typing import Any
 
+from tidings.brokers.kafka.future import finish, finished
 from tidings.brokers.kafka.share import Share
 
 MOST = 2_000
@@ -78,7 +79,7 @@ class Buffer:
         waiting = self._waiting = asyncio.get_running_loop().create_future()
         try:
             if not self._records:  # looked at after the future is there to be woken
-                await asyncio.wait([waiting], timeout=seconds)
+                await finished(waiting, seconds)
         finally:
             self._waiting = None
 
@@ -87,14 +88,9 @@ class Buffer:
         waiting = self._waiting
         if waiting is not None:
             with contextlib.suppress(RuntimeError):  # that loop has ended
-                waiting.get_loop().call_soon_threadsafe(_finish, waiting)
+                waiting.get_loop().call_soon_threadsafe(finish, waiting)
 
 
 def _bytes_of(records: Iterable[Received]) -> int:
     """Bytes of their values."""
     return sum(map(len, map(_record, records)))
-
-
-def _finish(waiting: asyncio.Future[None]) -> None:
-    if not waiting.done():
-        waiting.set_result(None)

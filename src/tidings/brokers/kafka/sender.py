@@ -14,6 +14,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from tidings.brokers.kafka.future import finish, finished
 from tidings.brokers.kafka.settings import Settings
 from tidings.brokers.kafka.trouble import Noted, error_of, kafka_error
 from tidings.brokers.kafka.wire import headers_of
@@ -70,17 +71,13 @@ class Batch:
         """Note that all of them were handed over."""
         self._expected = len(self.envelopes)
         if len(self._reports) >= self._expected:
-            self._finish()
+            finish(self.done)
 
     def _count(self) -> None:
         self._reports.append(None)  # both threads may report; appending is atomic
         if len(self._reports) >= self._expected:
             with contextlib.suppress(RuntimeError):  # that loop has ended
-                self.done.get_loop().call_soon_threadsafe(self._finish)
-
-    def _finish(self) -> None:
-        if not self.done.done():
-            self.done.set_result(None)
+                self.done.get_loop().call_soon_threadsafe(finish, self.done)
 
     def _result(self, at: int, error: KafkaError) -> Result:
         topic, envelope = self.envelopes[at]
@@ -127,7 +124,7 @@ class Sender:
             except Exception as error:  # noqa: BLE001 - what befalls a message is a result
                 batch.fail(at, error)
         batch.expect()
-        await asyncio.wait([batch.done], timeout=max(0.0, deadline - time.monotonic()))
+        await finished(batch.done, deadline - time.monotonic())
         self.missing |= batch.missing
         return [each or Unknown(f"nobody confirmed it in time: {self._why()}") for each in batch.results]
 
