@@ -153,6 +153,36 @@ def test_a_pooler_and_an_old_server_are_refused(url: str) -> None:
             drive_now(check_server(place, 120_011, info.backend_pid), connection)
 
 
+@pytest.mark.bad_input(35)
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+async def test_a_database_that_does_not_hold_every_text_is_refused(
+    postgres_servers: PostgresServers, url: str, encoding: str
+) -> None:
+    server = postgres_servers.shared()
+    server.drop_database("shop")
+    server.execute(f"CREATE DATABASE shop TEMPLATE template0 OWNER tidings ENCODING '{encoding}' LOCALE 'C'")
+    await refuses(url, "TID-501", f"of encoding {encoding}", "ENCODING 'UTF8'")
+    store = PostgresStore(url)
+    with refusal("TID-501", f"of encoding {encoding}"):
+        store.migrate(store.schema().pending[0])
+
+
+@pytest.mark.bad_input(35)
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+async def test_whatever_encoding_others_ask_for_text_is_kept_as_it_is(
+    postgres_servers: PostgresServers, url: str, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    postgres_servers.shared().execute(f"ALTER DATABASE shop SET client_encoding = '{encoding}'")
+    monkeypatch.setenv("PGCLIENTENCODING", encoding)
+    key = "\u043a\u043b\u044e\u0447"
+    async with App(url, name="shop") as app:
+        await app.publish(Order(key))
+        assert [each.key for each in await app.store.read(0, 1, 1)] == [key]
+    assert postgres_servers.shared().execute("SELECT convert_to(key, 'UTF8') FROM tidings_log", database="shop") == [
+        (key.encode(),)
+    ]
+
+
 PGBOUNCER = """
 [databases]
 * = host=127.0.0.1 port={server} user=tidings password=password

@@ -251,6 +251,7 @@ class Place:
             "dbname": url.path,
             "connect_timeout": "10",
             "application_name": "tidings",
+            "client_encoding": "UTF8",  # whatever the role, the database or PGCLIENTENCODING say
             **_PROBES,
             "tcp_user_timeout": int(_UNHEARD * 1000),
             "options": _options(self._settings()),
@@ -303,6 +304,9 @@ def _options(settings: Mapping[str, Any]) -> str:
     return " ".join(f"-c {name}={value}" for name, value in settings.items())
 
 
+_ASKED = "SELECT pg_backend_pid(), pg_is_in_recovery(), current_setting('server_encoding')"
+
+
 def check_server(place: Place, version: int, pid: int) -> Steps[None]:
     """Refuse a server that cannot keep what a store promises.
 
@@ -312,13 +316,14 @@ def check_server(place: Place, version: int, pid: int) -> Steps[None]:
         pid: Of the process that serves the connection, as it said when it began.
 
     Raises:
-        StoreUnavailable: It is too old, a replica, or a pooler that hands the connection to several servers.
+        StoreUnavailable: It is too old, a replica, or a pooler that hands the connection to several servers; or the
+            database cannot hold every text.
     """
     if version < OLDEST_SERVER * 10_000:
         raise StoreUnavailable(
             f"{place.safe} is PostgreSQL {version // 10_000}", f"tidings needs {OLDEST_SERVER} or newer"
         )
-    [(actual, recovering)] = yield from rows("SELECT pg_backend_pid(), pg_is_in_recovery()")
+    [(actual, recovering, encoding)] = yield from rows(_ASKED)
     if actual != pid:
         raise StoreUnavailable(
             f"{place.safe} is a connection pooler (PgBouncer?), which tidings cannot use: it keeps settings, prepared "
@@ -327,3 +332,8 @@ def check_server(place: Place, version: int, pid: int) -> Steps[None]:
         )
     if recovering:
         raise StoreUnavailable(f"{place.safe} is a replica, which cannot be written", "give the URL of the primary")
+    if encoding != "UTF8":
+        raise StoreUnavailable(
+            f"{place.safe} is a database of encoding {encoding}, which does not hold every text",
+            "make one for it: CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0",
+        )

@@ -25,7 +25,7 @@ def prepare(connection: TimelyConnection, place: Place) -> None:
         StoreUnavailable: The server cannot keep what a store promises.
         WrongStore: There is a store of another version.
     """
-    drive_now(check_server(place, connection.info.server_version, connection.info.backend_pid), connection)
+    _check(connection, place)
     schema = drive_now(look(place), connection)
     if schema.version == 0:
         drive_now(take(place, schema.pending[0]), connection)
@@ -34,9 +34,14 @@ def prepare(connection: TimelyConnection, place: Place) -> None:
 
 
 def migrate_now(connection: TimelyConnection, place: Place, step: Migration) -> None:
-    """Take one step, however long it takes."""
+    """Take one step, however long it takes. Raises StoreUnavailable: as of `prepare`."""
+    _check(connection, place)
     connection.deadline = _FOR_HOURS
     drive_now(take(place, step), connection)
+
+
+def _check(connection: TimelyConnection, place: Place) -> None:
+    drive_now(check_server(place, connection.info.server_version, connection.info.backend_pid), connection)
 
 
 def look(place: Place) -> Steps[Schema]:
