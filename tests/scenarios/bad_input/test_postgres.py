@@ -131,6 +131,13 @@ async def test_a_role_that_may_not_is_told_what_it_may_not(postgres_servers: Pos
     async with App(url):
         pass
     await refuses(guest, "TID-500", "permission denied for table tidings_meta", "let the owner grant it")
+    async with App(f"{url}?schema=theirs"):
+        pass
+    await refuses(f"{guest}?schema=theirs", "TID-500", "permission denied for schema theirs", "let the owner grant it")
+    server.execute("ALTER DATABASE shop SET default_transaction_read_only = on")
+    with refusal("TID-500", "read-only", "default_transaction_read_only = off"):
+        async with App(url, name="shop") as app:
+            await app.publish(Order("a"))
 
 
 @pytest.mark.bad_input(35)

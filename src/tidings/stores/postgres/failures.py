@@ -19,7 +19,8 @@ LATE = ("25P03", "25P04")
 commit, for it did not hear that any more."""
 
 _NOTHING = "nothing was written"
-_DENIED = "nothing was written; let the owner grant it to this role"
+DENIED = "nothing was written; let the owner grant it to this role"
+_READ_ONLY = "nothing was written; name the primary, and a role with default_transaction_read_only = off"
 _AGAIN = (pg.DeadlockDetected, pg.SerializationFailure, pg.LockNotAvailable)
 
 
@@ -98,9 +99,15 @@ def _refused(error: psycopg.Error, place: str) -> TidingsError:
     if isinstance(error, pg.UndefinedTable | pg.UndefinedFunction) and "tidings_" in str(error):
         cure = "stop every process that uses it, restore it from a backup, and start again"
         return StoreGone(f"{place}: the store is not there any more: {error}", cure)
-    is_denied = isinstance(error, pg.InsufficientPrivilege | pg.InvalidSchemaName)
-    return StoreError(f"{place}: {error}", _DENIED if is_denied else _NOTHING)
+    cure = next((cure for kind, cure in _REMEDIES.items() if isinstance(error, kind)), _NOTHING)
+    return StoreError(f"{place}: {error}", cure)
 
+
+_REMEDIES = {
+    pg.InsufficientPrivilege: DENIED,
+    pg.InvalidSchemaName: DENIED,
+    pg.ReadOnlySqlTransaction: _READ_ONLY,
+}
 
 _CURES = {
     ("password", "authentication"): "check user and password of the URL",

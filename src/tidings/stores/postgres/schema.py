@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from tidings.core.migration import Migration, Schema
+from tidings.errors import StoreError
 from tidings.stores import migrate
 from tidings.stores.postgres.connection import Place, TimelyConnection, check_server
+from tidings.stores.postgres.failures import DENIED
 from tidings.stores.postgres.steps import Statement, Steps, rows, value
 from tidings.stores.postgres.wire import drive_now
 
 _NOTE = "UPDATE tidings_meta SET value = '{}' WHERE name = 'schema';"
 _FOUND = (
-    "SELECT count(*) > 0, count(*) FILTER (WHERE relname = 'tidings_meta') > 0 "
+    "SELECT count(*) > 0, count(*) FILTER (WHERE relname = 'tidings_meta') > 0, "
+    "coalesce(bool_and(has_schema_privilege(found.oid, 'USAGE')), true) "
     "FROM pg_namespace AS found LEFT JOIN pg_class ON relnamespace = found.oid WHERE nspname = $1"
 )
 """Asked of the catalogue: a table that was looked up by its name stays missing until the transaction ends."""
@@ -45,8 +48,14 @@ def _check(connection: TimelyConnection, place: Place) -> None:
 
 
 def look(place: Place) -> Steps[Schema]:
-    """How the schema stands."""
-    [(is_there, has_store)] = yield from rows(_FOUND, place.schema)
+    """How the schema stands.
+
+    Raises:
+        StoreError: The role may not look into it.
+    """
+    [(is_there, has_store, is_open)] = yield from rows(_FOUND, place.schema)
+    if not is_open:  # its tables would look as if they were gone
+        raise StoreError(f"{place.safe}: permission denied for schema {place.schema}", DENIED)
     version = (yield from value("SELECT value FROM tidings_meta WHERE name = 'schema'")) if has_store else 0
     before = [f'SET LOCAL search_path TO "{place.schema}";']
     if not is_there:
