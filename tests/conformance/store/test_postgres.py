@@ -14,9 +14,9 @@ from tidings.core.envelope import Envelope
 from tidings.core.operations import ANY, Append
 from tidings.core.ports import Store
 from tidings.core.url import parse_url
-from tidings.errors import OutcomeUnknown, StoreFull, TidingsError, WrongVersion
+from tidings.errors import OutcomeUnknown, StoreFull, StoreUnavailable, TidingsError, WrongVersion
 from tidings.stores.postgres import PostgresStore
-from tidings.stores.postgres.committer import Committer
+from tidings.stores.postgres.committer import KNOWN, Committer
 from tidings.stores.postgres.connection import PLANNED_ONCE, Place
 from tidings.stores.postgres.wire import BlockingWire, finish
 from tidings.stores.sqlite import SqliteStore
@@ -115,6 +115,35 @@ class TestPostgres(StoreSuite):
                 await store.write(Append([envelope("bad") for _ in range(count)]))
         await store.write(Append([envelope("good")]))
         assert await store.query("SELECT key, count(*) FROM tidings_log GROUP BY key") == [("good", before * count + 1)]
+
+    @pytest.mark.parametrize("count", [1, 2])
+    async def test_g4_unknown_is_only_what_may_have_been_sent(
+        self, store: PostgresStore, plant: Plant, count: int
+    ) -> None:
+        """The server takes one connection and no other: where there is none, and where there is one no more."""
+        plant(AT_THE_COMMIT.format(ENDED))
+        places = [Place(parse_url(url, ("postgresql",))) for url in ("postgresql://127.0.0.1:1/shop", store.url)]
+        backends: list[int] = []
+
+        async def connect() -> BlockingWire:
+            place = places.pop() if len(places) > 1 else places[0]
+            connection = place.connect(**PLANNED_ONCE)
+            backends.append(connection.info.backend_pid)
+            return BlockingWire(connection)
+
+        def commit(key: str) -> set[type]:
+            outcomes, _ = finish(committer.commit_all([Append([envelope(key)]) for _ in range(count)]))
+            return {type(error) for _, error in outcomes}
+
+        with contextlib.closing(Committer(connect, "here")) as committer:
+            assert commit("bad") == {OutcomeUnknown}, "the server ended it where it was asked to commit"
+            assert commit("good") == {StoreUnavailable}, "there is no connection"
+            places.append(Place(parse_url(store.url, ("postgresql",))))
+            assert commit("good") == {type(None)}
+            await store.query(f"SELECT pg_terminate_backend({backends[-1]}, 10000)")
+            await asyncio.sleep(2 * KNOWN)
+            assert commit("good") == {StoreUnavailable}, "it ended while nobody used it"
+        assert await store.head() == count
 
     @pytest.mark.parametrize("seed", range(6))
     async def test_appends_that_share_a_commit_end_as_if_each_came_alone(

@@ -9,10 +9,11 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
+import psycopg
 from psycopg.pq import TransactionStatus
 
 from tidings.core.operations import Append, Appended, Beat, Claim, Op, Settle
-from tidings.errors import TidingsError
+from tidings.errors import StoreUnavailable, TidingsError
 from tidings.stores.postgres.apply import alone, is_shared, together
 from tidings.stores.postgres.failures import explain, is_lost, is_refusal, is_transient
 from tidings.stores.postgres.fresh import following, placed
@@ -46,6 +47,7 @@ class Committer:
 
     async def commit_one(self, op: Op) -> Committed:
         """Apply one operation: by a single statement where it appends behind what was appended here last."""
+        lost = None
         if type(op) is Append and self._is_alone and (wire := self._at_hand()) is not None:
             self._is_alone = False  # until it is there: what may have been applied before is looked at with care
             try:
@@ -58,13 +60,19 @@ class Committer:
             except Exception as error:  # noqa: BLE001 - given to the caller
                 if not await self._may_try_again(error, 0):
                     return [(None, explain(error, self._place, op, committing=is_lost(error)))], False
-        return await self.commit_all((op,))
+                lost = error
+        return await self.commit_all((op,), lost)
 
-    async def commit_all(self, ops: Sequence[Op]) -> Committed:
-        """Apply operations in order."""
+    async def commit_all(self, ops: Sequence[Op], lost: Exception | None = None) -> Committed:
+        """Apply operations in order.
+
+        Args:
+            ops: What to apply.
+            lost: What broke the connection on which they were tried before; they may have been committed.
+        """
         outcomes: list[Outcome] = []
         if all(map(is_shared, ops)):
-            outcomes = await self._commit_batch(ops)
+            outcomes = await self._commit_batch(ops, lost)
         else:
             batch: list[Op] = []
             for op in ops:
@@ -80,20 +88,20 @@ class Committer:
                 return outcomes, True
         return outcomes, False
 
-    async def _commit_batch(self, ops: Sequence[Op]) -> list[Outcome]:
+    async def _commit_batch(self, ops: Sequence[Op], lost: Exception | None = None) -> list[Outcome]:
         if not ops:
             return []
         try:
-            return await self._apply(ops)
+            return await self._apply(ops, lost)
         except TidingsError as error:
-            if len(ops) == 1:
-                return [(None, error)]
+            if len(ops) == 1 or isinstance(error, StoreUnavailable):
+                return [(None, error) for _ in ops]
         except Exception as error:  # noqa: BLE001 - given to each caller
             if len(ops) == 1 or not (is_refusal(error) or is_transient(error)):
                 return [(None, explain(error, self._place, ops[0], committing=is_lost(error))) for _ in ops]
         return [outcome for op in ops for outcome in await self._commit_batch([op])]  # one was refused: find which
 
-    async def _apply(self, ops: Sequence[Op]) -> list[Outcome]:
+    async def _apply(self, ops: Sequence[Op], lost: Exception | None) -> list[Outcome]:
         """Apply operations together; once more when the connection broke, for doing it again changes nothing."""
         for tries in range(TRIES):
             try:
@@ -107,7 +115,11 @@ class Committer:
                 return self._seen(await self._drive(together(ops)))
             except Exception as error:
                 if not await self._may_try_again(error, tries):
+                    if lost is not None and isinstance(error, StoreUnavailable):
+                        raise lost from error  # what was tried before may have been committed
                     raise
+                if is_lost(error):
+                    lost = error
         raise AssertionError  # pragma: no cover - the loop returns or raises
 
     async def _may_try_again(self, error: Exception, tries: int) -> bool:
@@ -155,8 +167,12 @@ class Committer:
         return wire
 
     async def _connect_anew(self) -> Connected:
+        """Connect. Raises StoreUnavailable: It cannot be; nothing was sent."""
         self.close()
-        wire = self._wire = await self._connect()
+        try:
+            wire = self._wire = await self._connect()
+        except psycopg.Error as error:
+            raise explain(error, self._place) from error
         return wire
 
     async def _can_connect(self) -> bool:
