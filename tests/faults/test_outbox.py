@@ -11,7 +11,7 @@ from tests.faults.outbox import Post, Wrote, connect, live
 from tests.faults.sizes import KILLS
 from tidings import App
 from tidings.core.operations import Append, Ship
-from tidings.core.outbox import envelope_of
+from tidings.core.outbox import taken_of
 from tidings.stores.postgres import apply
 from tidings.stores.postgres import outbox as postgres
 from tidings.stores.postgres.log import NOTHING, appending
@@ -94,9 +94,7 @@ def waited_for(post: Post, count: int) -> float:
 def skip_what_is_locked() -> None:
     """M6: relays move at the same time, each what no other one has: rows of one key overtake each other."""
     postgres._LOCK = "SELECT true"
-    postgres._TAKE = (
-        "SELECT number, envelope FROM tidings_outbox ORDER BY number LIMIT least($1, 2) FOR UPDATE SKIP LOCKED"
-    )
+    postgres._TAKE = "SELECT * FROM tidings_outbox ORDER BY number LIMIT least($1, 2) FOR UPDATE SKIP LOCKED"
 
 
 def go_on_from_the_last_number() -> None:
@@ -106,7 +104,7 @@ def go_on_from_the_last_number() -> None:
 
     def from_there(op):
         nonlocal last
-        postgres._TAKE = f"SELECT number, envelope FROM tidings_outbox WHERE number > {last} ORDER BY number LIMIT $1"
+        postgres._TAKE = f"SELECT * FROM tidings_outbox WHERE number > {last} ORDER BY number LIMIT $1"
         steps = ship(op)
         wanted = next(steps)
         try:
@@ -128,10 +126,10 @@ def remove_first() -> None:
         locked, found = yield [(postgres._LOCK, ()), (postgres._TAKE, (op.limit,))]
         if not locked.rows[0][0] or not found.rows:
             return NOTHING
-        numbers = [number for number, _ in found.rows]
+        numbers = [row[0] for row in found.rows]
         yield [("DELETE FROM tidings_outbox WHERE number = ANY ($1)", (numbers,)), apply.COMMIT, apply.BEGIN]
         yield [("SELECT pg_sleep(0.2)", ())]
-        yield [appending([Append([envelope_of(data)]) for _, data in found.rows], strict=False)]
+        yield [appending([Append([taken_of(*row)]) for row in found.rows], strict=False)]
         return NOTHING
 
     apply.APPLY[Ship] = ship

@@ -235,7 +235,8 @@ class Ship(msgspec.Struct, frozen=True, gc=False):
     """Move what is in the outbox to the log, oldest first. Returns `Appended` with a position for each row that left.
 
     One process moves at a time: where another one does, nothing is moved here, and the positions are empty. A row whose
-    id stands for other content already becomes a dead letter of the group `<app>.outbox`; its position is 0.
+    id stands for other content already, or that cannot be read, becomes a dead letter of the group `<app>.outbox`; its
+    position is 0.
 
     Attributes:
         limit: At most this many rows at once.

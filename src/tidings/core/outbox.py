@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from tidings.core.envelope import Envelope
@@ -40,9 +42,24 @@ def row_of(envelope: Envelope) -> Row:
     return envelope.id, envelope.source, envelope.key, envelope.time, _encode(envelope)
 
 
-def envelope_of(data: bytes) -> Envelope:
-    """The envelope in a row."""
-    return _decode(data)
+def taken_of(number: int, *row: Any) -> Envelope | Held:
+    """The envelope in a row; or, where it is not there any more, the row itself as a dead letter, with its bytes.
+
+    Args:
+        number: Of the row.
+        row: Its `Row`.
+    """
+    id, source, key, time, data = row
+    try:
+        envelope = _decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        reason = f"Unreadable: {error}"
+    else:
+        if (envelope.id, envelope.source, envelope.key, envelope.time) == (id, source, key, time):
+            return envelope
+        reason = "Unreadable: the columns of the row and its envelope differ"
+    raw = Envelope(0, id, source, "unreadable", 1, None, key, 0, None, None, time, None, None, None, None, data)
+    return refused(raw, number, reason)
 
 
 def refused(envelope: Envelope, number: int, reason: str) -> Held:

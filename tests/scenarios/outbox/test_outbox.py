@@ -183,6 +183,21 @@ async def test_an_id_that_stands_for_something_else_is_kept_as_a_dead_letter(app
     assert "taken" in dead[0].reason
 
 
+async def test_a_row_that_was_damaged_is_kept_as_a_dead_letter_and_holds_up_nobody(app: App, url: str) -> None:
+    damages = ("envelope = substr(envelope, 2)", "envelope = substr(envelope, 1, 9)", "key = 'o-2'")
+    with engine(url) as made, made.begin() as connection:
+        for number, damage in enumerate(damages):
+            app.outbox.add(connection, Placed("o-1", number), id=f"{number}")
+            connection.exec_driver_sql(f"UPDATE tidings_outbox SET {damage} WHERE id = '{number}'")
+        kept = connection.exec_driver_sql("SELECT envelope FROM tidings_outbox ORDER BY number").fetchall()
+        app.outbox.add(connection, Placed("o-1", 9))
+    assert await app.outbox.ship() == 4
+    assert [each.data[-2:-1] for each in await published(app)] == [b"9"]
+    dead = await app.store.held(state="dead")
+    assert [(each.group, each.envelope.data) for each in dead] == [("shop.outbox", bytes(data)) for (data,) in kept]
+    assert all(each.reason.startswith("Unreadable") for each in dead)
+
+
 async def test_large_messages_leave_in_several_steps(app: App, url: str) -> None:
     big = "x" * 900_000
     with engine(url) as made, made.begin() as connection:
