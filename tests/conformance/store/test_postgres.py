@@ -145,6 +145,15 @@ class TestPostgres(StoreSuite):
             assert commit("good") == {StoreUnavailable}, "it ended while nobody used it"
         assert await store.head() == count
 
+    async def test_g4_a_transaction_whose_connection_broke_before_its_commit_has_failed(
+        self, store: PostgresStore
+    ) -> None:
+        tx = await store.begin()
+        with pytest.raises(StoreUnavailable):
+            await tx.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        with pytest.raises(StoreUnavailable):
+            await tx.commit()
+
     @pytest.mark.parametrize("seed", range(6))
     async def test_appends_that_share_a_commit_end_as_if_each_came_alone(
         self, store: PostgresStore, tmp_path: Path, seed: int

@@ -174,18 +174,20 @@ class PostgresTransaction:
 
         Raises:
             StoreError: A statement failed before, so that the database undid everything.
-            OutcomeUnknown: The connection broke before the answer came.
+            StoreUnavailable: The connection had broken before; nothing was committed.
+            OutcomeUnknown: It broke before the answer came.
         """
         self._check("")
         if self._is_idle():
             self._end()
             return
+        is_there = not self._connection.closed  # else it broke before, and nobody is asked to commit
         try:
             result = (await self._run((COMMIT,)))[-1]
         except BaseException as error:
             self._abandon()
             if isinstance(error, Exception):
-                raise explain(error, self._place, committing=is_lost(error)) from error.__cause__
+                raise explain(error, self._place, committing=is_there and is_lost(error)) from error.__cause__
             raise
         self._end()
         if result.tag != "COMMIT":
