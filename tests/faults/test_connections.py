@@ -13,9 +13,10 @@ from tests.faults.sizes import ROUNDS
 from tests.faults.test_postgres import PROMISES
 from tests.servers.postgres import PostgresServer, PostgresServers
 from tidings import App, Envelope, Key, Transaction, event
-from tidings.errors import StoreUnavailable
+from tidings.errors import OutcomeUnknown, StoreUnavailable
 from tidings.stores.postgres import connection as settings
 from tidings.stores.postgres import pool
+from tidings.testing.proxy import BLACK_HOLE, Proxy
 
 ROOM = 40
 """Connections that the small server has."""
@@ -118,6 +119,64 @@ async def test_a_transaction_that_finds_no_free_connection_in_time_is_told_so(
                 await hold()
         over.set()
         await asyncio.gather(*holding, hold())
+
+
+# ---- a network that swallows everything ------------------------------------------------------------------------------
+
+LATE = 2.0
+"""Seconds that one round trip may take here, and connecting."""
+
+
+@pytest.fixture
+def swallowed(postgres_proxy: Proxy, durable_postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> App:
+    """An app whose network `postgres_proxy` breaks, and that does not wait for half a minute."""
+    monkeypatch.setattr(settings.TimelyConnection, "deadline", LATE)
+    monkeypatch.setattr(settings.TimelyAsyncConnection.answer, "__defaults__", (LATE,))
+    return App(f"{postgres_proxy.url(durable_postgres_url)}?connect_timeout={LATE:.0f}", name="shop")
+
+
+@pytest.mark.parametrize("call", ["publish", "query", "begin", "execute", "commit", "execute in a thread"])
+async def test_no_call_outlasts_its_deadline_where_nobody_answers(
+    swallowed: App, postgres_proxy: Proxy, call: str
+) -> None:
+    """One round trip and one try to connect again are all that a call waits for."""
+
+    async def transact(app: App) -> None:
+        async with app.transaction() as tx:
+            if call == "begin":
+                postgres_proxy.suffer(BLACK_HOLE)
+            await tx.execute("SELECT 1")
+            if call in {"execute", "commit"}:
+                postgres_proxy.suffer(BLACK_HOLE)
+            if call == "execute":
+                await tx.execute("SELECT 2")
+
+    def block(app: App) -> None:
+        with app.blocking() as b:
+            b.publish(Counted("before"))
+            with b.transaction() as tx:
+                tx.execute("SELECT 1")
+                postgres_proxy.suffer(BLACK_HOLE)
+                tx.execute("SELECT 2")
+
+    async def make(app: App) -> None:
+        if call in {"publish", "query"}:
+            postgres_proxy.suffer(BLACK_HOLE)
+            await (app.publish(Counted("a")) if call == "publish" else app.store.query("SELECT 1"))
+        elif call == "execute in a thread":
+            await asyncio.to_thread(block, app)
+        else:
+            await transact(app)
+
+    async with swallowed as app:
+        await app.publish(Counted("before"))
+        began = time.monotonic()
+        with pytest.raises((StoreUnavailable, OutcomeUnknown)):
+            await make(app)
+        assert time.monotonic() - began < (2 if call == "publish" else 1) * LATE + 1.0
+        postgres_proxy.heal()
+        async with asyncio.timeout(10):
+            await app.publish(Counted("after"))
 
 
 # ---- idle_in_transaction_session_timeout -----------------------------------------------------------------------------

@@ -202,7 +202,11 @@ class PostgresTransaction:
         """Undo it all. Safe to call twice."""
         if not self._open:
             return
-        if self._begun and self._connection.pgconn.transaction_status != TransactionStatus.IDLE:
+        status = self._connection.pgconn.transaction_status
+        if status == TransactionStatus.ACTIVE:  # no answer came in time, and to this none would come either
+            self._abandon()
+            return
+        if self._begun and status != TransactionStatus.IDLE:
             self._pending = []
             try:
                 await self._send(_ROLLBACK)
