@@ -1,6 +1,7 @@
 """Every example is a program that runs in an empty folder and prints what it says it prints."""
 
 import ast
+import re
 import subprocess
 import sys
 import textwrap
@@ -40,6 +41,16 @@ def test_an_example_prints_what_it_says(name: str, tmp_path: Path) -> None:
     program = EXAMPLES / f"{name}.py"
     done = run(program, tmp_path)
     assert (done.stdout.strip(), done.returncode) == (promised(program), 0), done.stderr
+
+
+@pytest.mark.parametrize("name", ["first", "notification", "state_transfer", "event_sourcing"])
+def test_an_example_prints_the_same_on_postgresql(name: str, tmp_path: Path, newest_postgres_url: str) -> None:
+    """Nothing is changed but the URL."""
+    program = tmp_path / f"{name}.py"
+    program.write_text(re.sub(r'"sqlite:[^"]*"', f'"{newest_postgres_url}"', (EXAMPLES / f"{name}.py").read_text()))
+    done = run(program, tmp_path)
+    assert not list(tmp_path.glob("*.db"))
+    assert (done.stdout, done.returncode) == (run(EXAMPLES / f"{name}.py", tmp_path).stdout, 0), done.stderr
 
 
 def test_the_first_program_runs(tmp_path: Path) -> None:

@@ -22,13 +22,24 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 PATIENCE = 20.0
 
 
-@pytest.fixture
-def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
-    """Imports an example as if it had been started in an empty folder."""
+@pytest.fixture(params=["sqlite", "postgresql"])
+def example(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Callable[[str], ModuleType]:
+    """Imports an example as if it had been started in an empty folder; on PostgreSQL its URLs are changed."""
     monkeypatch.chdir(tmp_path)
+    urls = {}
+    if request.param == "postgresql":
+        url = request.getfixturevalue("newest_postgres_url")
+        urls = {"sqlite:///shop.db": url.replace("postgresql:", "postgresql+psycopg:"), "sqlite:shop.db": url}
 
     def load(name: str) -> ModuleType:
-        spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+        program = tmp_path / f"{name}.py"
+        source = (EXAMPLES / f"{name}.py").read_text()
+        for ours, theirs in urls.items():
+            source = source.replace(ours, theirs)
+        program.write_text(source)
+        spec = importlib.util.spec_from_file_location(name, program)
         module = importlib.util.module_from_spec(spec)
         monkeypatch.setitem(sys.modules, name, module)
         spec.loader.exec_module(module)
