@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Awaitable, Callable
 
@@ -126,6 +127,34 @@ async def test_before_the_first_statement_and_to_another_store_the_app_publishes
         assert await app.store.held() == []
         assert len(await app.store.read(0, 100, 100, types=["ReceiptSent"])) == 3
         assert len(await other.store.read(0, 100, 100, types=["ReceiptSent"])) == 6
+
+
+# ---- a statement that fails, and a handler that says nothing of it ---------------------------------------------------
+
+
+async def test_a_handler_that_hides_a_failed_statement_is_done_whole_or_not_at_all_and_harms_no_other(url: str) -> None:
+    """PostgreSQL undoes what came before it in the handler, SQLite does not."""
+    app = App(url)
+
+    @app.on(OrderPlaced, retry=ONCE)
+    async def work(order: OrderPlaced, tx: Transaction) -> ReceiptSent:
+        await tx.execute("INSERT INTO shelf VALUES (?)", order.number)
+        if order.number == 1:
+            with contextlib.suppress(Exception):
+                await tx.execute("SELECT nothing FROM nowhere")
+        return ReceiptSent(order.order_id, order.number)
+
+    async with app, asyncio.timeout(20):
+        async with app.transaction() as tx:
+            await tx.execute("CREATE TABLE shelf (number INTEGER)")
+        await app.publish(*[OrderPlaced(f"o-{number}", number) for number in range(4)])
+        await app.run(until_idle=True)
+        kept = sorted(number for (number,) in await app.store.query("SELECT number FROM shelf"))
+        receipts = [each.key for each in await app.store.read(4, 9, 9) if each.type == "ReceiptSent"]
+        given_up = [each.envelope.key for each in await app.store.held()]
+    assert kept == ([0, 1, 2, 3] if url.startswith("sqlite") else [0, 2, 3])
+    assert receipts == [f"o-{number}" for number in kept]
+    assert given_up == [f"o-{number}" for number in range(4) if number not in kept]
 
 
 # ---- what is published and what is appended --------------------------------------------------------------------------

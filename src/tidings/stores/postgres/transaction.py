@@ -101,6 +101,7 @@ class PostgresTransaction:
     async def apply(self, op: Op) -> Any:
         """Apply an operation as part of this transaction; one that is refused leaves nothing behind."""
         self._check("")
+        self._check_sound()
         self._pending.append(_SAVE_OP)
         try:
             result = await drive(APPLY[type(op)](op), self)
@@ -130,8 +131,9 @@ class PostgresTransaction:
         self._pending.append(_SAVE)
 
     async def keep(self) -> None:
-        """Keep what was done since the savepoint."""
+        """Keep what was done since the savepoint. Raises StoreError: One of its statements failed, which undid it."""
         self._check("")
+        self._check_sound()
         if self._pending and self._pending[-1] == _SAVE:
             self._pending.pop()
         else:
@@ -191,10 +193,7 @@ class PostgresTransaction:
             raise
         self._end()
         if result.tag != "COMMIT":
-            raise StoreError(
-                f"{self._place}: the transaction was undone, for a statement in it had failed",
-                "let the error of a failed statement end the handler",
-            )
+            raise self._undone()
         if self._appended is not None:
             self._grew(self._appended)
 
@@ -269,6 +268,17 @@ class PostgresTransaction:
             raise UsageError("this transaction has ended", "use it only where it was given, before commit and rollback")
         if sql and (word := first_word(sql)) in _OURS:
             raise UsageError(f"{word} inside a transaction", "tidings begins and ends transactions")
+
+    def _check_sound(self) -> None:
+        """Refuse to go on where somebody caught the error of a statement that failed: none is taken any more."""
+        if self._connection.pgconn.transaction_status == TransactionStatus.INERROR:
+            raise self._undone()
+
+    def _undone(self) -> StoreError:
+        return StoreError(
+            f"{self._place}: the transaction was undone, for a statement in it had failed",
+            "let the error of a failed statement end the handler",
+        )
 
     def _end(self) -> None:
         self._open = False
