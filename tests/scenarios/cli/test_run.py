@@ -109,6 +109,8 @@ def test_a_second_ctrl_c_aborts_and_says_how_many_are_left(new_shop: Path) -> No
 def test_several_workers_share_the_slots_and_stop_together(new_shop: Path) -> None:
     with started("run", "app:app", "--workers", "3", cwd=new_shop) as run:
         run.until(lambda: sorted(map(len, owned(new_shop).values())) == [5, 5, 6])
+        [told] = [row for row in tidings("status", cwd=new_shop).rows if row[0] == "shop.send_receipt"]
+        assert sorted(owned(new_shop)) == sorted(share.split()[0] for share in told[-1].split(", "))
         run.send(signal.SIGTERM)
         assert run.ended() == 0
     assert "3 workers are draining" in run.log

@@ -36,7 +36,7 @@ COLUMNS = {
     "--max-age", type=click.FloatRange(min=0), metavar="SECONDS", help="Exit with 5 if an event waits longer."
 )
 def status(*, target: Target, output: Output, max_lag: int | None, max_age: float | None) -> int:
-    """How the groups of an app stand: lag, retries, dead letters.
+    """How the groups of an app stand: lag, retries, dead letters, and which worker owns which slots.
 
     Lag is the number of events that a group has still to handle; oldest is how long the first of them waits.
     """
@@ -63,8 +63,7 @@ def status(*, target: Target, output: Output, max_lag: int | None, max_age: floa
         output.data(report)
     else:
         print(_headline(report), file=sys.stderr)
-        rows = [row | {"workers": len(row["owners"])} for row in report["groups"]]
-        output.rows(rows, COLUMNS, ids="group", empty="no groups yet: run the app once")
+        _show(output, report, empty="no groups yet: run the app once")
     return CHECK_FAILED if late else 0
 
 
@@ -99,9 +98,30 @@ def show_overview(context: click.Context) -> None:
     target = Target(spec)
     report = target.on_store(partial(survey, app=target.app()))
     print(_headline(report), file=sys.stderr)
-    rows = [row | {"workers": len(row["owners"])} for row in report["groups"]]
-    Output().rows(rows, COLUMNS, ids="group")
+    _show(Output(), report)
     print(f"next: {_next_command(spec, report)}", file=sys.stderr)
+
+
+def _show(output: Output, report: dict[str, Any], empty: str = "") -> None:
+    """Print the groups; who owns which of their slots, where somebody does."""
+    rows = [row | {"workers": len(row["owners"]), "slots": _shares(row["owners"])} for row in report["groups"]]
+    columns = COLUMNS | {"slots": "slots"} if any(row["owners"] for row in rows) else COLUMNS
+    output.rows(rows, columns, ids="group", empty=empty)
+
+
+def _shares(owners: dict[str, list[int]]) -> str:
+    """Who owns what: `one 0-7, two 8-15`."""
+    found = []
+    for owner, slots in sorted(owners.items(), key=lambda item: item[1]):
+        runs: list[list[int]] = []
+        for slot in slots:
+            if runs and slot == runs[-1][-1] + 1:
+                runs[-1].append(slot)
+            else:
+                runs.append([slot])
+        spans = "+".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+        found.append(f"{one_line(owner)} {spans}")
+    return ", ".join(found)
 
 
 def _headline(report: dict[str, Any]) -> str:
