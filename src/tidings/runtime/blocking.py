@@ -183,6 +183,14 @@ class BlockingTransaction:
         """The record of a key as this transaction sees it."""
         return finish(self._tx.get(part, key))
 
+    def load(self, stream: str, after: int = 0) -> Sequence[tuple[str, bytes, int]]:
+        """See `tidings.Transaction.load`."""
+        return finish(self._tx.load(stream, after))
+
+    def append(self, stream: str, key: str, events: Sequence[object], expected: int = ANY) -> int:
+        """See `tidings.Transaction.append`."""
+        return finish(self._tx.append(stream, key, events, expected))
+
 
 def _in_loop() -> bool:
     try:

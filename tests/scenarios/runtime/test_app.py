@@ -13,7 +13,7 @@ from multiprocessing.queues import SimpleQueue
 import pytest
 
 from tests.scenarios.runtime.messages import Customer, OrderPlaced, ReceiptSent, Ship
-from tidings import App, Replica, errors, run
+from tidings import App, Replica, Transaction, errors, run
 from tidings.runtime.clock import Clock
 
 
@@ -186,6 +186,15 @@ def test_the_blocking_face_has_the_same_verbs(url: str) -> None:
         assert b.receive(b"garbage") == 0
     with pytest.raises(errors.NotOpen):
         b.publish(OrderPlaced("c"))
+
+
+def test_a_blocking_transaction_has_the_verbs_of_one_that_is_awaited(url: str) -> None:
+    with App(url).blocking() as b, b.transaction() as tx:
+        assert [name for name in vars(Transaction) if not name.startswith("_") and not hasattr(tx, name)] == []
+        assert tx.append("order-a", "a", [ReceiptSent("a"), ReceiptSent("a", 1)], expected=0) == 2
+        assert [version for _, _, version in tx.load("order-a", after=1)] == [2]
+        with pytest.raises(errors.WrongVersion):
+            tx.append("order-a", "a", [ReceiptSent("a")], expected=1)
 
 
 def test_the_blocking_face_is_used_from_many_threads_at_once(url: str) -> None:
