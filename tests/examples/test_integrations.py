@@ -102,7 +102,10 @@ def test_an_order_is_packed_behind_django_by_manage_py_tidings_run(tmp_path: Pat
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with ended(manage("tidings", "run")) as worker, ended(manage("runserver", "--noreload", f"127.0.0.1:{port}")):
+    with (
+        ended(manage("tidings", "run", "--workers", "2")) as worker,
+        ended(manage("runserver", "--noreload", f"127.0.0.1:{port}")),
+    ):
         line = worker.stderr.readline()
         assert b"works on" in line, line.decode() + worker.stderr.read().decode()
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", transport=httpx.HTTPTransport(retries=8)) as client:

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
+from typing import Any
 
 from tidings.errors import TidingsError
 from tidings.ops.cli.failures import (
@@ -27,13 +28,18 @@ COMPLETION = "_TIDINGS_COMPLETE"
 """Environment variable that a shell's completion sets (see the documentation of click)."""
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and end the process with its exit code."""
+def main(arguments: Sequence[str] | None = None, program: Sequence[str] = ("-m", "tidings")) -> None:
+    """Run the command line and end the process with its exit code.
+
+    Args:
+        arguments: Of it; those of the process if not given.
+        program: What Python is to be given to get here again, for the workers that are started.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a character that the terminal lacks shows as its number
     signal.signal(signal.SIGTERM, _terminate)
-    code = _run(sys.argv[1:] if arguments is None else arguments)
+    code = _run(sys.argv[1:] if arguments is None else arguments, program)
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -44,11 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     raise SystemExit(code)
 
 
-def _run(arguments: Sequence[str]) -> int:
+def _run(arguments: Sequence[str], program: Sequence[str]) -> int:
     from tidings.ops.cli.face import click
     from tidings.ops.cli.root import tidings
 
-    asked: dict[str, str | None] = {}
+    asked: dict[str, Any] = {"program": program}
     code = 0
     if COMPLETION in os.environ:  # the shell asks what could follow
         tidings.main(prog_name="tidings")
@@ -71,7 +77,7 @@ def _run(arguments: Sequence[str]) -> int:
     return code
 
 
-def _fail(error: TidingsError, asked: dict[str, str | None]) -> int:
+def _fail(error: TidingsError, asked: dict[str, Any]) -> int:
     report(error)
     if asked.get("form") == "json":
         from tidings.ops.cli.output import Output

@@ -43,7 +43,8 @@ def run(*, spec: str | None, workers: int, drain: float | None, verbose: bool) -
         from tidings.ops.cli.workers import Workers
 
         start_logging(verbose=verbose)
-        return asyncio.run(Workers(spec, workers, drain, verbose=verbose).run())
+        program = click.get_current_context().obj["program"]
+        return asyncio.run(Workers([*program, "run", spec], workers, drain, verbose=verbose).run())
     app = load_app(spec)
     start_logging(verbose=verbose)
     asyncio.run(Run(app, app.drain if drain is None else drain).run())

@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from tidings.ops.cli.failures import TRY_AGAIN
@@ -31,14 +31,14 @@ class Workers:
     The first one starts alone, so that a mistake that all would make is told once; the others follow when it works.
 
     Args:
-        spec: MODULE:APP.
+        command: What Python is to be given to run one of them.
         count: Number of processes.
         drain: Seconds that handlers may take to end; None for the app's own.
         verbose: Passed on.
     """
 
-    def __init__(self, spec: str, count: int, drain: float | None, *, verbose: bool = False) -> None:
-        self._command = [sys.executable, "-m", "tidings", "run", spec]
+    def __init__(self, command: Sequence[str], count: int, drain: float | None, *, verbose: bool = False) -> None:
+        self._command = [sys.executable, *command]
         if drain is not None:
             self._command += ["--drain", str(drain)]
         if verbose:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from django.conf import settings  # type: ignore[import-untyped]
 from django.core.management.base import BaseCommand  # type: ignore[import-untyped]
@@ -20,4 +21,5 @@ class Command(BaseCommand):  # type: ignore[misc]  # Django has no types
 
         if app := getattr(settings, "TIDINGS_APP", None):
             os.environ.setdefault("TIDINGS_APP", app)
-        main(argv[2:])
+        program = Path(argv[0])  # manage.py, which knows the settings; or `python -m django`, which is told
+        main(argv[2:], [*(["-m", "django"] if program.name == "__main__.py" else [str(program)]), argv[1]])
