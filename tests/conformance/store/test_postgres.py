@@ -145,6 +145,22 @@ class TestPostgres(StoreSuite):
             assert commit("good") == {StoreUnavailable}, "it ended while nobody used it"
         assert await store.head() == count
 
+    async def test_g12_of_sixteen_racers_one_wins_and_of_appends_at_any_version_all_are_kept(
+        self, store: PostgresStore
+    ) -> None:
+        """Each on a connection of its own."""
+        racers = [PostgresStore(store.url) for _ in range(16)]
+        async with contextlib.AsyncExitStack() as opened:
+            for each in racers:
+                await each.open()
+                opened.push_async_callback(each.close)
+            race = [each.write(Append([envelope(stream="a:1")], expected=0)) for each in racers]
+            done = await asyncio.gather(*race, return_exceptions=True)
+            assert sorted(type(one).__name__ for one in done) == ["Appended", *["WrongVersion"] * 15]
+            crowd = [racers[n % 16].write(Append([envelope(stream="a:1")])) for n in range(20)]
+            assert sorted(one.version for one in await asyncio.gather(*crowd)) == list(range(2, 22))
+        assert [version for _, _, version in await store.load("a:1")] == list(range(1, 22))
+
     async def test_g4_a_transaction_whose_connection_broke_before_its_commit_has_failed(
         self, store: PostgresStore
     ) -> None:
