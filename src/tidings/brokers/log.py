@@ -23,6 +23,7 @@ from tidings.core.operations import Append, Beat, Settle
 from tidings.core.ports import Store
 from tidings.core.resource import Resource
 from tidings.core.subscription import Subscription
+from tidings.core.url import parse_url
 from tidings.errors import BrokerUnavailable, Fenced, IdConflict, StoreUnavailable, TidingsError
 
 LEASE = 10.0
@@ -40,7 +41,7 @@ class LogBroker:
     def __init__(self, store: Store, app: str) -> None:
         """Args: store: not open; nobody else's. app: whose messages arrive here."""
         self.guarantees = replace(store.guarantees, exactly_once=False)
-        self.url = store.url
+        self.url = parse_url(store.url).safe  # it stands in what is kept of each message that cannot be read
         self._store = store
         self._app = app
         self._member = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"

@@ -342,7 +342,7 @@ class Broker(Protocol):
     """
 
     guarantees: Guarantees
-    url: str
+    url: str  # for people: without a secret
 
     async def open(self) -> None:
         """Connect. Raises BrokerUnavailable, or BrokerRefused where waiting will not help."""

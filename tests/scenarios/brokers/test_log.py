@@ -6,6 +6,7 @@ import pytest
 
 from tests.scenarios.brokers.conftest import Make
 from tests.scenarios.brokers.test_carrying import OrderPlaced, at_work, until
+from tidings.brokers.log import LogBroker
 from tidings.core.operations import Append
 from tidings.runtime.connect import make_store
 from tidings.testing.conformance.store.making import envelope
@@ -39,6 +40,11 @@ async def test_garbage_is_kept_raw_in_the_quarantine_and_the_rest_goes_on(make: 
         [kept] = await billing.store.held(group="billing.quarantine")
         assert kept.envelope.data == b"\xff\xfe"
         assert b"position 1" in (kept.envelope.headers or b"")
+
+
+def test_where_a_message_was_is_said_without_the_password() -> None:
+    broker = LogBroker(make_store("postgresql://ada:s3cr3t@127.0.0.1:1/db"), "billing")
+    assert broker.url == "postgresql://ada:***@127.0.0.1:1/db"
 
 
 async def test_an_id_that_stands_for_something_else_is_kept_in_the_quarantine(make: Make, broker_url: str) -> None:

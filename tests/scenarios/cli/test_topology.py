@@ -72,7 +72,8 @@ def test_the_doctor_finds_nothing_wrong_with_real_brokers(
         assert {row["verdict"] for row in done.data if row["check"] != "app"} <= {"ok", "warn"}, checks
 
 
-def test_a_password_is_never_shown(shop: Path) -> None:
+@pytest.mark.parametrize("place", ["kafka://{}", "amqp://{}", "postgresql://{}/shop"])
+def test_a_password_is_never_shown(shop: Path, place: str) -> None:
     for command in (("doctor", "--broker"), ("topology", "show", "--broker"), ("topology", "export", "--broker")):
-        done = tidings(*command, "amqp://ada:s3cr3t@127.0.0.1:1/", cwd=shop)
+        done = tidings(*command, place.format("ada:s3cr3t@127.0.0.1:1"), cwd=shop)
         assert "s3cr3t" not in done.out + done.err
