@@ -429,8 +429,8 @@ async def test_what_is_missing_is_named_where_it_is_only_verified(connect, stran
 
 async def test_a_topology_of_others_is_used_as_it_is(connect, stranger) -> None:
     stranger.exchange_declare("company.orders", "fanout", durable=True)
-    stranger.queue_declare("billing.orders", durable=True)
-    stranger.queue_bind("billing.orders", "company.orders")
+    stranger.queue_declare("company./billing.orders", durable=True)
+    stranger.queue_bind("company./billing.orders", "company.orders")
     options = "?topology=none&prefix=company."
     billing = await connect("billing", "orders", options=options)
     await publish(await connect("shop", options=options), [envelope(id="a")])
@@ -449,6 +449,16 @@ async def test_a_missing_exchange_of_others_takes_nothing_else_down(connect) -> 
     assert isinstance(results[0], Unknown)
     assert "tidings.missing" in results[0].reason
     assert results[1] == Confirmed()
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+async def test_a_prefix_keeps_environments_apart(connect, shards) -> None:
+    trial, real = (f"?shards={shards}&prefix={each}" for each in ("trial-", "real-"))
+    billing = [await connect("billing", "orders", options=each) for each in (trial, real)]
+    for number, options in enumerate([trial, real, trial, real]):
+        await publish(await connect("shop", options=options), [envelope(id=str(number))])
+    found = [sorted(read(each).id for each in await settled(broker, 2)) for broker in billing]
+    assert found == [["0", "2"], ["1", "3"]]
 
 
 def test_the_topology_is_a_value_and_plain_commands() -> None:

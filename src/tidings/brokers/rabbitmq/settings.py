@@ -23,6 +23,9 @@ UNVERIFIED = "whoever answers is taken for the server, and gets the password: ve
 LONGEST_NAME = 255
 """Bytes of the name of an exchange or a queue; so says AMQP 0-9-1."""
 
+PREFIX = "tidings."
+"""What names of exchanges begin with where the URL does not say it."""
+
 OPTIONS = (
     *("topology", "prefix", "shards", "prefetch", "heartbeat"),
     *("ca", "cert", "certkey", "cacertfile", "certfile", "keyfile", "verify", "mechanism"),
@@ -53,7 +56,7 @@ class Settings:
         heartbeat: Seconds of silence after which either side takes the other one for dead.
         prefetch: Messages that the server sends ahead of their settlement, for each queue.
         mode: Whether what is missing is declared, missed, or nobody's concern.
-        prefix: What the names of exchanges begin with.
+        prefix: What the names of exchanges begin with; if it is given, those of queues as well.
         shards: Queues that an app has for each topic.
     """
 
@@ -96,7 +99,7 @@ def settings_of(text: str) -> Settings:
     url = parse_url(text, SCHEMES, OPTIONS)
     option = url.options.get
     mode = _one_of(url, "topology", ("declare", "verify", "none"))
-    prefix = option("prefix", "tidings.")
+    prefix = option("prefix", PREFIX)
     if len(prefix.encode()) > LONGEST_NAME // 4:
         raise BadUrl(f"amqp: the option prefix has {len(prefix.encode())} bytes", f"at most {LONGEST_NAME // 4}")
     external = _one_of(url, "mechanism", ("plain", "external")) == "external"

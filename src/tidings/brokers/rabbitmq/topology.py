@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tidings.brokers.rabbitmq.connection import Channel, Connection
-from tidings.brokers.rabbitmq.settings import LONGEST_NAME, Settings
+from tidings.brokers.rabbitmq.settings import LONGEST_NAME, PREFIX, Settings
 from tidings.brokers.rabbitmq.trouble import NOT_FOUND, REFUSED, Ended, refusal_of
 from tidings.core.message import addressee
 from tidings.core.resource import Resource
@@ -100,15 +100,21 @@ class Topology:
         """Where messages of a topic are published."""
         return Exchange(f"{self.settings.prefix}{topic}")
 
+    @property
+    def _whose(self) -> str:
+        """What the names of the app's queues begin with; names have no slash, so that no two apps have one queue."""
+        given = "" if self.settings.prefix == PREFIX else f"{self.settings.prefix}/"
+        return f"{given}{self.app.replace('.', '/')}"
+
     def queues(self, topic: str) -> list[str]:
         """The names of the queues where messages of a topic wait for the app."""
-        name = f"{self.app.replace('.', '/')}.{topic}"  # names have no slash: what is before the first dot is the app
+        name = f"{self._whose}.{topic}"
         return [name] if self.settings.shards == 1 else [f"{name}/{n}" for n in range(self.settings.shards)]
 
     @property
     def roll(self) -> str:
         """The name of the queue that tells how many workers share the shards: all of them take from it."""
-        return f"{self.app.replace('.', '/')}/workers"
+        return f"{self._whose}/workers"
 
     def publishing(self, topic: str) -> list[Part]:
         """What must be there before something is published.
