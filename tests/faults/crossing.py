@@ -139,6 +139,11 @@ class Crossing:
         with contextlib.closing(sqlite3.connect(self.folder / "billing.db", timeout=30.0)) as connection:
             return connection.execute("SELECT key, number FROM effects ORDER BY at").fetchall()
 
+    def held(self) -> int:
+        """How many messages of the shop wait behind an earlier one of their key that is not carried yet."""
+        with contextlib.closing(sqlite3.connect(self.folder / "shop.db", timeout=30.0)) as connection:
+            return int(connection.execute("SELECT count(*) FROM tidings_held").fetchone()[0])
+
     def close(self) -> None:
         """End what is left."""
         for child in self.children:

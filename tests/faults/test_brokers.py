@@ -1,6 +1,7 @@
 """Whoever is killed between two apps and their broker: nothing is lost, nothing happens twice, each key is in order."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from tests.faults.crossing import Crossing, live
 from tests.faults.sizes import KILLS
-from tidings.core.arrival import Arrival
+from tidings.core.arrival import Arrival, Result
 from tidings.core.envelope import Envelope
 from tidings.runtime.inbound import Inbound
 from tidings.runtime.outbound import Outbound
@@ -48,6 +49,32 @@ def test_kills_of_publishers_and_workers_lose_nothing_double_nothing_and_keep_th
     assert found.broken == set(), found
     # Kafka gives up dead members one after the other, each after its session of six seconds; a hundred died here.
     assert crossing.seconds < (25.0 if crossing.broker.startswith("kafka:") else 10.0)
+
+
+def confirm_nothing() -> None:
+    """The broker is away."""
+
+    async def publish(self: Outbound, envelope: Envelope) -> Result:
+        return await asyncio.get_running_loop().create_future()
+
+    Outbound._publish = publish
+
+
+@pytest.mark.proves("G5", "G9")
+def test_a_worker_that_is_killed_while_the_broker_is_away_leaves_each_key_in_order(crossing: Crossing) -> None:
+    crossing.prepare()
+    assert crossing.publisher("p", seconds=2.0).wait() == 0
+    assert len(crossing.published()) > 600, "all of it fits into the memory of a worker"
+    crossing.mutant = confirm_nothing
+    away = crossing.worker("shop")
+    end = time.monotonic() + 20.0
+    while not crossing.held():
+        assert time.monotonic() < end, "nothing is held behind what the broker does not confirm"
+        time.sleep(0.05)
+    away.kill()
+    crossing.mutant = None
+    found = crossing.found()
+    assert found.broken == set(), found
 
 
 # ---- the proof can fail: planted bugs --------------------------------------------------------------------------------

@@ -124,6 +124,9 @@ class Intake:
         for row in await self._store.due(group, slots, self._clock.now(), room + in_memory):
             if row.id in self.rows:
                 continue
+            if not self._is_passed(row):
+                self.look = True
+                continue
             if is_busy(row.envelope.key) or row.envelope.key in self.failing:
                 self.passed.add(row.envelope.key)
                 continue
@@ -146,6 +149,14 @@ class Intake:
             self.due = await self._next_due(group, slots)
             self._any_held = bool(await self._store.held(group=group, limit=1)) or bool(self.parked)
         return taken
+
+    def _is_passed(self, row: Held) -> bool:
+        """False while what is before a held delivery in the log is still to be taken, and may be of its key.
+
+        So it is where a worker held what waited behind a slow one, and was killed before that one had ended.
+        """
+        feed = self._consumer.feed_of(row.envelope)
+        return feed is None or row.position <= feed.cursor
 
     def _is_reserved(self) -> bool:
         """True while a suspect runs: nothing is taken beside it, so that only it can be to blame."""
