@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,10 @@ import pytest
 from tests.faults.crossing import Crossing, live
 from tests.faults.sizes import KILLS
 from tidings.core.arrival import Arrival, Result
+from tidings.core.claim import claim_of, referring
 from tidings.core.envelope import Envelope
+from tidings.core.ports import ClaimPlace
+from tidings.runtime.claims import Claims
 from tidings.runtime.inbound import Inbound
 from tidings.runtime.outbound import Outbound
 
@@ -26,6 +30,9 @@ def broker(request: pytest.FixtureRequest, tmp_path: Path) -> str:
             return str(get("rabbitmq_url"))
         case "sqs-fifo":
             return f"{get('sqs_url')}&fifo=true&poll=1&visibility=4&prefix={get('prefix')}"
+        case "sqlite-claims":
+            (tmp_path / "claims").mkdir()
+            return f"sqlite:{tmp_path}/broker.db?claims=file:{tmp_path}/claims&claims_over=0"
         case _:
             return f"sqlite:{tmp_path}/broker.db"
 
@@ -49,6 +56,21 @@ def test_kills_of_publishers_and_workers_lose_nothing_double_nothing_and_keep_th
     assert found.broken == set(), found
     # Kafka gives up dead members one after the other, each after its session of six seconds; a hundred died here.
     assert crossing.seconds < (25.0 if crossing.broker.startswith("kafka:") else 10.0)
+
+
+@pytest.mark.parametrize("broker", ["sqlite-claims"], indirect=True)
+@pytest.mark.proves("G1", "G3", "G5", "G7", "G9")
+def test_kills_in_the_middle_of_leaving_and_fetching_claims_lose_nothing_and_leave_nothing_torn(
+    crossing: Crossing, tmp_path: Path
+) -> None:
+    live(crossing, KILLS // 6)
+    found = crossing.found()
+    assert found.broken == set(), found
+    files = list((tmp_path / "claims").iterdir())
+    whole = [file for file in files if not file.name.startswith(".")]
+    assert len(whole) == len(crossing.published())
+    assert all(file.name.partition("-")[2] == sha256(file.read_bytes()).hexdigest() for file in whole)
+    assert len(files) > len(whole), "nobody was killed in the middle of leaving a claim"
 
 
 def confirm_nothing() -> None:
@@ -104,6 +126,30 @@ def confirm_at_once() -> None:
         under_way.add(asyncio.create_task(publish(self, envelope)))
 
     Outbound.carry = carry
+
+
+def refer_first() -> None:
+    """What refers to data goes out before they are left."""
+    leaving = set()
+
+    async def leave(self: Claims, envelope: Envelope) -> Envelope:
+        claim = claim_of(envelope)
+        leaving.add(asyncio.get_running_loop().run_in_executor(None, _put_later, self.place, claim.name, envelope.data))
+        return referring(envelope, claim, self.place.url)
+
+    Claims.leave = leave
+
+
+def _put_later(place: ClaimPlace, name: str, data: bytes) -> None:
+    time.sleep(0.1)
+    place.put(name, data)
+
+
+@pytest.mark.parametrize("broker", ["sqlite-claims"], indirect=True)
+def test_what_refers_to_data_that_are_not_there_yet_is_found_to_be_lost(crossing: Crossing) -> None:
+    crossing.mutant = refer_first
+    live(crossing, 30)
+    assert "lost" in crossing.found(within=3.0).broken
 
 
 @pytest.mark.parametrize("mutant", [settle_first, confirm_at_once])
