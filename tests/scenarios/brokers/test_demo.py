@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.sizes import LONG
 from tests.scenarios.test_demo import DEMO, EXPECTED, figures
 
 LISTENING = ["board", "alerts", "aircraft", "flights"]
@@ -25,8 +24,6 @@ def test_the_figures_are_the_same_over_a_broker(broker_url: str, tmp_path: Path)
 
 @pytest.mark.timeout(300)
 def test_the_figures_are_the_same_when_every_app_is_a_process_of_its_own(broker_url: str, tmp_path: Path) -> None:
-    if broker_url.startswith("sqs:") and not LONG:
-        pytest.skip("six processes keep an emulator busy for minutes; TIDINGS_KILLS=10000 lets them")
     options = ["--json", "--broker", broker_url, "--store", f"sqlite:{tmp_path}/flights.db"]
 
     def start(app: str) -> subprocess.Popen[str]:
