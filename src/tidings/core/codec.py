@@ -86,7 +86,7 @@ class Codec:
         if len(data) > self._most:
             msg = f"{self.kind.name} has {len(data):,} bytes of JSON; the limit is {self._most:,}"
             cure = "store the large part elsewhere and publish a reference to it"
-            if self._most == MAX_BYTES:
+            if self._most <= MAX_BYTES:
                 cure += "; or name a place for it in the URL of the broker: claims=, see docs/brokers.md"
             raise PayloadTooLarge(msg, cure, size=len(data), limit=self._most)
         return data

@@ -12,6 +12,7 @@ from weakref import WeakSet
 from typing_extensions import TypeForm
 
 from tidings.core.claim import LARGEST
+from tidings.core.codec import MAX_BYTES
 from tidings.core.message import check_app
 from tidings.core.operations import ANY
 from tidings.core.part import Part, check_parts
@@ -85,8 +86,10 @@ class App(Opening):
             raise BadArgument(msg, f"a lease has {SHORTEST_LEASE} seconds or more, or healthy workers lose their share")
         self.drain = seconds(drain, "drain")
         self.broker = broker
-        if broker is not None and make_claims(broker, make_broker(broker, self.name)):  # say now what is wrong with it
-            self.outgoing = Outgoing(self.name, self.clock, LARGEST)
+        if broker is not None:  # say now what is wrong with it
+            made = make_broker(broker, self.name)
+            most = (LARGEST, LARGEST) if make_claims(broker, made) else (MAX_BYTES, made.guarantees.max_bytes)
+            self.outgoing = Outgoing(self.name, self.clock, *most)
         self._workers: WeakSet[Worker] = WeakSet()
         self.outbox = Outbox(self)
 

@@ -26,12 +26,20 @@ class Outgoing:
         fresh: True when nobody can have the ids yet that it makes up.
     """
 
-    def __init__(self, app: str, clock: Clock, most: int = MAX_BYTES) -> None:
-        """Args: app: its name, the CloudEvents source. clock: gives ids and times. most: bytes of one message."""
+    def __init__(self, app: str, clock: Clock, most: int = MAX_BYTES, carried: int = MAX_BYTES) -> None:
+        """Wire the parts.
+
+        Args:
+            app: Its name, the CloudEvents source.
+            clock: Gives ids and times.
+            most: Bytes of one message.
+            carried: Bytes of one that has a topic, and goes to a broker.
+        """
         self.app = app
         self.fresh = clock.unseeded
         self._clock = clock
         self._most = most
+        self._carried = carried
         self._plans: dict[type[Any], _Plan] = {}
 
     def plan(self, cls: type[Any]) -> _Plan:
@@ -41,7 +49,8 @@ class Outgoing:
             NotAMessage: The class carries no decorator.
         """
         kind = message_type(cls)
-        plan = (kind, Codec(kind, self._most).encode, kind.key_field, kind.tag_fields)
+        most = self._most if kind.topic is None else self._carried
+        plan = (kind, Codec(kind, most).encode, kind.key_field, kind.tag_fields)
         self._plans[cls] = plan
         return plan
 
