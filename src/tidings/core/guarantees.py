@@ -46,8 +46,12 @@ class Needs:
         Raises:
             NeedsNotMet: The broker lacks something; names the handler, the need and the brokers that have it.
         """
-        brokers = {"ordered": "SQLite, PostgreSQL, Kafka, RabbitMQ, SQS FIFO", "history": "SQLite, PostgreSQL, Kafka"}
+        known = {
+            "ordered": ("messages of one key in order", "SQLite, PostgreSQL, Kafka, RabbitMQ, SQS FIFO"),
+            "history": ("what was published before it first ran", "SQLite, PostgreSQL, Kafka"),
+        }
         for need in fields(self):
             if getattr(self, need.name) and not getattr(given, need.name):
-                msg = f"{where} needs {need.name} delivery, which {given.name} does not give"
-                raise NeedsNotMet(msg, f"use one of {brokers[need.name]}, or drop Needs({need.name}=True)")
+                wanted, brokers = known[need.name]
+                msg = f"{where} needs {wanted}, which {given.name} does not give"
+                raise NeedsNotMet(msg, f"use one of {brokers}, or drop Needs({need.name}=True)")

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,7 @@ from tidings import App, Dead, Gone, Key, Needs, Replica, Retry, Transaction, co
 from tidings.brokers.log import LogBroker
 from tidings.core.operations import Settle
 from tidings.core.ports import Store
-from tidings.errors import GroupConflict
+from tidings.errors import GroupConflict, NeedsNotMet
 from tidings.runtime.pump import LEISURE
 
 
@@ -356,6 +357,27 @@ def test_a_broker_url_that_cannot_be_read_is_refused_when_the_app_is_made(url: s
 
 
 # ---- what carrying costs ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "needs", "others"),
+    [
+        ("sqs://eu-central-1", Needs(ordered=True), "SQLite, PostgreSQL, Kafka, RabbitMQ, SQS FIFO"),
+        ("sqs://eu-central-1?fifo=true", Needs(history=True), "SQLite, PostgreSQL, Kafka"),
+        ("amqp://127.0.0.1:1", Needs(history=True), "SQLite, PostgreSQL, Kafka"),
+    ],
+)
+async def test_a_handler_that_needs_what_a_broker_cannot_give_does_not_start(
+    url: str, needs: Needs, others: str, tmp_path: Path
+) -> None:
+    app = App(f"sqlite:{tmp_path}/billing.db", broker=url, name="billing")
+
+    @app.on(OrderPlaced, needs=needs)
+    async def bill(order: OrderPlaced) -> None: ...
+
+    wanted = "messages of one key in order" if needs.ordered else "what was published before it first ran"
+    with pytest.raises(NeedsNotMet, match=rf"bill .* needs {wanted}, which (SQS|RabbitMQ).* use one of {others}, or"):
+        await app.run()
 
 
 async def test_what_was_carried_is_noted_at_leisure_and_not_flushed(tmp_path, monkeypatch) -> None:
