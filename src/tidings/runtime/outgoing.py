@@ -18,6 +18,10 @@ HANDLING: ContextVar[Seen | None] = ContextVar("tidings.handling", default=None)
 _Plan = tuple[MessageType, Callable[[Any], bytes], str | None, tuple[str, ...]]
 
 
+AROUND = 4_096
+"""Bytes that are kept free around a state, so that its owner can send it again within a message of its own."""
+
+
 class Outgoing:
     """Turns messages into envelopes for one app.
 
@@ -26,14 +30,14 @@ class Outgoing:
         fresh: True when nobody can have the ids yet that it makes up.
     """
 
-    def __init__(self, app: str, clock: Clock, most: int = MAX_BYTES, carried: int = MAX_BYTES) -> None:
+    def __init__(self, app: str, clock: Clock, most: int = MAX_BYTES, carried: int | None = None) -> None:
         """Wire the parts.
 
         Args:
             app: Its name, the CloudEvents source.
             clock: Gives ids and times.
             most: Bytes of one message.
-            carried: Bytes of one that has a topic, and goes to a broker.
+            carried: Bytes of one that has a topic, where there is a broker to take it.
         """
         self.app = app
         self.fresh = clock.unseeded
@@ -49,7 +53,9 @@ class Outgoing:
             NotAMessage: The class carries no decorator.
         """
         kind = message_type(cls)
-        most = self._most if kind.topic is None else self._carried
+        most = self._most
+        if self._carried is not None and kind.topic is not None:
+            most = self._carried - (AROUND if kind.kind == "state" else 0)
         plan = (kind, Codec(kind, most).encode, kind.key_field, kind.tag_fields)
         self._plans[cls] = plan
         return plan

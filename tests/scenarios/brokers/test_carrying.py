@@ -12,7 +12,9 @@ from tidings import App, Dead, Gone, Key, Needs, Replica, Retry, Transaction, co
 from tidings.brokers.log import LogBroker
 from tidings.core.operations import Settle
 from tidings.core.ports import Store
-from tidings.errors import GroupConflict, NeedsNotMet
+from tidings.errors import GroupConflict, NeedsNotMet, PayloadTooLarge
+from tidings.runtime.connect import make_broker
+from tidings.runtime.outgoing import AROUND
 from tidings.runtime.pump import LEISURE
 
 
@@ -182,6 +184,30 @@ async def test_a_replica_that_starts_late_gets_current_states_from_their_owner(m
         await latecomer.rebuild(customers)  # anew, while it is at work
         await until(is_seeded)
         assert await latecomer.get(customers, "c-2") is None
+
+
+async def test_the_largest_state_that_may_be_published_can_be_sent_again_to_who_starts_late(
+    make: Make, forgetful: None
+) -> None:
+    shop, around = make("shop"), len(b'{"customer_id":"c-1","name":""}')
+    most = make_broker(shop.broker or "", "shop").guarantees.max_bytes
+    largest = Customer("c-1", "x" * (most - AROUND - around))
+    async with at_work(shop), shop:
+        with pytest.raises(PayloadTooLarge):
+            await shop.publish(dataclasses.replace(largest, name=f"{largest.name}x"))
+        await shop.publish(largest)
+        await until(lambda: _carried(shop))
+    customers = Replica(Customer)
+    latecomer = make("latecomer", customers)
+    async with at_work(latecomer, shop), latecomer, shop:
+
+        async def is_seeded() -> bool:
+            return await latecomer.get(customers, "c-1") == largest
+
+        async with asyncio.timeout(15):
+            while not await latecomer.store.backlog("latecomer.customers"):
+                await asyncio.sleep(0.05)
+        await until(is_seeded)
 
 
 async def _carried(app: App) -> bool:
