@@ -89,6 +89,7 @@ def judge(scene: Scene, children: list, took: float) -> None:
     report.require(*PROMISES)
 
 
+@pytest.mark.proves("G31")
 def test_tables_on_a_full_disk_lose_nothing_and_work_goes_on_when_there_is_space(
     make_scene, disk: Path, tables: str
 ) -> None:
@@ -103,6 +104,7 @@ def test_tables_on_a_full_disk_lose_nothing_and_work_goes_on_when_there_is_space
     judge(scene, children, took)
 
 
+@pytest.mark.proves("G31")
 async def test_a_statement_of_ones_own_that_finds_no_space_is_told_as_any_other_write(disk: Path, tables: str) -> None:
     rows = [(NOISE,)] * (SPARE // 4000)
 
