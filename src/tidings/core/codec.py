@@ -54,9 +54,9 @@ class Codec:
             names = ", ".join(name for name, hint in hints.items() if holds_set(types_of(hint)[0]))
             raise BadDeclaration(f"{cls.__qualname__} has a set in {names}", "JSON has none: declare tuple[str, ...]")
         self._content: Callable[[Any], Any] | None = None
-        self._write: Callable[[Any], bytes] = encode_json
+        self.write: Callable[[Any], bytes] = encode_json  # of a part of the content, too
         if kind.model == "pydantic":
-            self._content, self._write = _pydantic_writer()
+            self._content, self.write = _pydantic_writer()
         elif any(hasattr(each, "__attrs_attrs__") for each in types):
             self._content = as_dicts
         self._fits = Fit(cls, kind.model, kind.scope).test
@@ -72,17 +72,17 @@ class Codec:
         """
         try:
             if self._fits(message):
-                data = self._write(message if self._content is None else self._content(message))
+                data = self.write(message if self._content is None else self._content(message))
             else:
                 data = self._write_closely(message)
         except BadPayload:
             raise
         except Exception as error:  # whatever msgspec, pydantic or a property of the user's class raises
-            refuse_lossy(message, self._write)  # names the field; msgspec only names the type
+            refuse_lossy(message, self.write)  # names the field; msgspec only names the type
             msg = f"{self.kind.name} cannot be written as JSON: {error}"
             raise BadPayload(msg, "publish text, numbers, datetimes, lists and dicts", path="data") from error
         if self._endless and is_deep(data):
-            refuse_lossy(message, self._write)  # names the place
+            refuse_lossy(message, self.write)  # names the place
         if len(data) > self._most:
             msg = f"{self.kind.name} has {len(data):,} bytes of JSON; the limit is {self._most:,}"
             cure = "store the large part elsewhere and publish a reference to it"
@@ -90,6 +90,10 @@ class Codec:
                 cure += "; or name a place for it in the URL of the broker: claims=, see docs/brokers.md"
             raise PayloadTooLarge(msg, cure, size=len(data), limit=self._most)
         return data
+
+    def content(self, message: Any) -> Any:
+        """What is written of a message: a dict by names in JSON, or the message itself where msgspec writes it."""
+        return message if self._content is None else self._content(message)
 
     def decode(self, data: bytes) -> Any:
         """The message that these bytes hold.
@@ -112,7 +116,7 @@ class Codec:
             raise too_deep(self.kind.name)
         message = self._read(data)
         if self._has_times and not self._fits(message):
-            refuse_lossy(message, self._write)
+            refuse_lossy(message, self.write)
         return message
 
     def _write_closely(self, message: Any) -> bytes:
@@ -120,11 +124,11 @@ class Codec:
 
         A whole number in a field of floats is then written as a float, whoever made the class.
         """
-        refuse_lossy(message, self._write)
-        content = message if self._content is None else self._content(message)
+        refuse_lossy(message, self.write)
+        content = self.content(message)
         if self.kind.model == "msgspec":
             content = msgspec.to_builtins(content, builtin_types=(datetime,))
-        data = self._write(in_utc(content))
+        data = self.write(in_utc(content))
         try:
             read = self._read(data)
         except Exception as error:
@@ -132,7 +136,7 @@ class Codec:
             msg = f"{self.kind.name} could not be read back: {path}: {reason}"
             raise BadPayload(msg, "give the field a value of its declared type", path=path) from error
         refuse_changed(message, read)
-        return self._write(read if self._content is None else self._content(read))
+        return self.write(self.content(read))
 
 
 def _pydantic_reader(cls: Any) -> Callable[[bytes], Any]:
@@ -147,7 +151,8 @@ def _pydantic_writer() -> tuple[Callable[[Any], Any], Callable[[Any], bytes]]:
     """What turns an object into dicts, and what writes them: types of pydantic's own as the text they stand for."""
     from pydantic_core import to_jsonable_python
 
-    return lambda message: message.model_dump(warnings=False), msgspec.json.Encoder(enc_hook=to_jsonable_python).encode
+    write = msgspec.json.Encoder(enc_hook=to_jsonable_python).encode
+    return lambda message: message.model_dump(by_alias=True, warnings=False), write
 
 
 def _place(error: Exception) -> tuple[str, str]:

@@ -70,6 +70,9 @@ class Fit:
         decorators = getattr(cls, "__pydantic_decorators__", None)
         if decorators and (decorators.field_serializers or decorators.model_serializers or decorators.computed_fields):
             return _never
+        renamed = getattr(cls, "__pydantic_fields__", {}).values()
+        if any(each.exclude or each.validation_alias or each.serialization_alias for each in renamed):
+            return _never  # it may not be read under the name it is written by
         hints = field_hints(cls, scope)
         if not all(name.isidentifier() and not iskeyword(name) for name in hints):
             return _never

@@ -83,14 +83,14 @@ class Columns:
 
     def row(self, record: Any) -> list[Any]:
         """The values of a state, in the order of the columns."""
-        values = record.model_dump(mode="python") if self.kind.model == "pydantic" else None
+        content = self._codec.content(record)
         row: list[Any] = []
         for column in self.columns:
-            value = getattr(record, column.name) if values is None else values[column.name]
+            value = content[column.json_name] if isinstance(content, dict) else getattr(content, column.name)
             if column.exact or value is None:
                 row.append(int(value) if column.kind == "bool" and value is not None else value)
             elif column.kind == "json":
-                row.append(encode_json(value).decode())
+                row.append(self._codec.write(value).decode())
             else:
                 row.append(msgspec.to_builtins(value))
         return row
@@ -116,7 +116,8 @@ def _fields(kind: MessageType) -> list[tuple[str, str]]:
     """(field, name in JSON) of a class of any of the four models, in order."""
     cls = kind.cls
     if kind.model == "pydantic":
-        return [(name, name) for name in cls.model_fields]
+        fields = cls.model_fields.items()
+        return [(name, each.serialization_alias or name) for name, each in fields if not each.exclude]
     if hasattr(cls, "__struct_fields__"):
         return list(zip(cls.__struct_fields__, cls.__struct_encode_fields__, strict=True))
     if hasattr(cls, "__attrs_attrs__"):

@@ -518,6 +518,34 @@ def test_a_pydantic_class_with_serializers_of_its_own_is_read_back_to_be_sure() 
         Codec(message_type(Stamped)).encode(Stamped(at=datetime(2026, 1, 1, tzinfo=UTC)))
 
 
+def test_fields_of_a_pydantic_class_have_their_alias_in_json() -> None:
+    class Line(pydantic.BaseModel):
+        unit_price: int = pydantic.Field(0, alias="unitPrice")
+
+    @event
+    class Renamed(pydantic.BaseModel):
+        order_id: Key[str] = pydantic.Field(alias="orderId")
+        note: str = pydantic.Field("", alias="theNote")
+        lines: list[Line] = []
+
+    codec = Codec(message_type(Renamed))
+    message = Renamed(orderId="o", theNote="fragile", lines=[Line(unitPrice=2)])
+    assert codec.encode(message) == b'{"orderId":"o","theNote":"fragile","lines":[{"unitPrice":2}]}'
+    assert codec.decode(codec.encode(message)) == message
+
+
+def test_what_a_pydantic_class_leaves_out_or_reads_under_another_name_is_refused() -> None:
+    @event
+    class Lossy(pydantic.BaseModel):
+        hidden: str = pydantic.Field("", exclude=True)
+        note: str = pydantic.Field("", serialization_alias="written", validation_alias="read")
+
+    codec = Codec(message_type(Lossy))
+    for lost in (Lossy(hidden="x"), Lossy(read="x")):
+        with pytest.raises(BadPayload, match=r"data\.(hidden|note)"):
+            codec.encode(lost)
+
+
 def test_fields_whose_names_no_expression_can_have_are_read_back_to_be_sure() -> None:
     fields: dict[str, Any] = {"from": (int, ...), "of which": (float, ...)}
     codec = Codec(message_type(event(pydantic.create_model("Transfer", **fields))))

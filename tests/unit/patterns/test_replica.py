@@ -360,6 +360,30 @@ class Model(pydantic.BaseModel):
     when: datetime = datetime(2026, 1, 1, tzinfo=UTC)
 
 
+class Link(pydantic.BaseModel):
+    target: pydantic.HttpUrl = pydantic.Field(alias="href")
+
+
+@state(topic="renamed")
+class Renamed(pydantic.BaseModel):
+    id: Key[str] = pydantic.Field(alias="theId")
+    home: pydantic.HttpUrl
+    links: list[Link]
+    hidden: str = pydantic.Field("", exclude=True)
+
+
+@attrs.frozen
+class Private:
+    _value: int
+
+
+@state(topic="private")
+@attrs.frozen
+class Holder:
+    id: Key[str]
+    parts: list[Private]
+
+
 @pytest.mark.parametrize(
     "record",
     [
@@ -368,6 +392,8 @@ class Model(pydantic.BaseModel):
         Struct("s", [1], "n"),
         Struct("s", [1]),
         Model(id="m", value=[1], note="n"),
+        Renamed(theId="r", home="https://example.org/", links=[Link(href="https://example.org/a")]),
+        Holder("h", [Private(1)]),
     ],
 )
 async def test_every_kind_of_class_comes_back_as_it_was(record: Any, tmp_path: Path) -> None:
