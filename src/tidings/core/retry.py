@@ -25,7 +25,10 @@ def seconds(value: float | timedelta, name: str) -> float:
 
 def _number(value: object) -> float:
     """A float, or NaN for what is no number; text such as "5" is none."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    try:
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    except OverflowError:  # a whole number beyond all floats
+        return math.inf
 
 
 @dataclass(frozen=True)

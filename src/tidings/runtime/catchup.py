@@ -25,7 +25,8 @@ async def reached(store: Store, group: str, subscription: Subscription, position
     app = group.split(".", 1)[0]
     wants = subscription.wants
     rows = await store.read(checkpoint, position, 1 if wants is None else SCAN, types=subscription.names, app=app)
-    return not rows if wants is None else len(rows) < SCAN and not any(map(wants, rows))
+    wanted = rows if wants is None else len(rows) == SCAN or any(map(wants, rows))
+    return not wanted and await store.head() >= position  # what is not written yet is not finished
 
 
 async def wait_for(

@@ -40,6 +40,9 @@ LONGEST = 366 * 86_400.0
 CONFLICTS = 50
 """Times a command is decided anew when somebody else appended meanwhile."""
 
+CROWDED, PAUSE = 5, 0.002
+"""Conflicts after which many write to one stream, and seconds by which the longest pause then grows with each."""
+
 
 class Reading:
     """What a part needs to read one record outside a transaction."""
@@ -177,6 +180,8 @@ class Verbs:
         stream = decider.stream(key)
         rows: list[tuple[str, bytes, int]] = []
         for attempt in range(CONFLICTS):
+            if attempt >= CROWDED:  # who goes on at once, in step with the others, may lose every time
+                await self._sleep(self.clock.draw() * PAUSE * attempt)
             rows = [*rows, *await self.store.load(stream, rows[-1][2] if rows else 0)]
             version = rows[-1][2] if rows else 0
             events = decider.decide(decider.fold(decider.initial, rows), command)
@@ -210,8 +215,8 @@ class Verbs:
 
     async def _check_has_run(self, part: Any) -> None:
         """What to raise in place of an error about a table that nobody has made yet."""
-        app, group = self.outgoing.app, f"{self.outgoing.app}.{part.name}"
-        if getattr(part, "schema", None) and not await self.store.backlog(group):
+        app = self.outgoing.app
+        if getattr(part, "schema", None) and not await self.store.backlog(f"{app}.{part.name}"):
             raise NotFound(f"{part.name} has not run in app {app} yet, so that it has no table", RUN)
 
     async def wait_for(self, group: str, subscription: Any, position: int, timeout: float) -> None:

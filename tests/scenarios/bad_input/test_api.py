@@ -191,6 +191,7 @@ def _handler(name: str, cls: type = Order) -> Callable[[Any], Any]:
         {"attempts": "3"},
         {"initial": -1},
         {"initial": math.inf},
+        {"initial": 10**400},
         {"initial": "1"},
         {"initial": None},
         {"maximum": 0.1},
@@ -224,7 +225,7 @@ async def test_every_duration_says_its_range(url: str) -> None:
     with refusal("TID-107", "lease=0", "0.1 seconds or more"):
         App(url, lease=0)
     async with App(url) as app:
-        for wrong in (-1, math.inf, "5"):
+        for wrong in (-1, math.inf, 10**400, "5"):
             with refusal("TID-107", "after is"):
                 await app.publish(Order("a"), after=wrong)  # type: ignore[arg-type] - the point
         for wrong in (1e12, 1e18):

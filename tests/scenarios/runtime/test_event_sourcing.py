@@ -134,6 +134,12 @@ async def test_concurrent_commands_on_one_stream_all_count(url: str) -> None:
     assert versions == list(range(1, 41))
 
 
+async def test_a_crowd_on_one_stream_gets_through_however_many_decide_at_once(url: str) -> None:
+    async with App(url, accounts) as app:
+        await asyncio.gather(*(app.execute(accounts, Deposit("a", 1)) for _ in range(120)))
+        assert await app.get(accounts, "a") == Account(120)
+
+
 async def test_an_append_with_a_stale_expected_version_changes_nothing(url: str) -> None:
     app = App(url, accounts)
     async with app:
@@ -210,6 +216,16 @@ async def test_a_query_that_waits_in_vain_says_that_the_write_is_done(url: str) 
         position = await app.execute(accounts, Deposit("a", 1))
         with pytest.raises(errors.NotCaughtUp, match="the write is done"):
             await app.query(balances, "SELECT amount FROM balance", after=position, timeout=0.05)
+
+
+async def test_a_position_that_is_not_written_yet_is_not_reached(url: str) -> None:
+    balances = balances_of()
+    async with App(url, accounts, balances) as app:
+        position = await app.execute(accounts, Deposit("a", 1))
+        await app.run(until_idle=True)
+        assert await app.query(balances, "SELECT amount FROM balance", after=position) == [(1,)]
+        with pytest.raises(errors.NotCaughtUp, match=f"position {position + 1}"):
+            await app.query(balances, "SELECT amount FROM balance", after=position + 1, timeout=0.05)
 
 
 async def test_a_query_does_not_wait_for_events_that_the_projection_does_not_read(url: str) -> None:
