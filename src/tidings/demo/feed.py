@@ -29,6 +29,8 @@ class Feed:
 
     def __init__(self, app: App, path: Path, *, speed: float | None = None) -> None:
         """Args: app: publishes. path: the file. speed: times real time; None means as fast as it goes."""
+        if speed is not None and not speed > 0:  # NaN is not, either
+            raise errors.BadArgument(f"the speed is {speed}", "give a number above 0: how many times real time")
         self.fed = 0
         self.time: datetime | None = None
         self.bad: list[str] = []

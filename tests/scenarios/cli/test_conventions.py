@@ -76,6 +76,17 @@ def test_a_wrong_command_line_is_answered_in_three_lines(shop: Path, arguments: 
     assert told in done.err
 
 
+@pytest.mark.parametrize(
+    "arguments", ["run --drain nan", "run --workers 2 --drain nan", "status --max-age nan", "demo --speed nan"]
+)
+@pytest.mark.bad_input(53)
+def test_what_is_not_a_number_is_in_no_range(shop: Path, arguments: str) -> None:
+    done = tidings(*arguments.split(), cwd=shop)
+    assert done.code == 2, done.err
+    assert "is nan" in done.err
+    assert len(done.err.splitlines()) == 3
+
+
 @pytest.mark.parametrize("command", READING)
 def test_data_goes_to_stdout_as_one_envelope(shop: Path, command: str) -> None:
     done = tidings(*command.split(), "-o", "json", cwd=shop)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from tidings.core.retry import seconds
 from tidings.core.url import parse_url
 from tidings.ops.cli.face import click
 from tidings.ops.cli.failures import INTERRUPTED, TERMINATED
@@ -39,6 +40,7 @@ def run(*, spec: str | None, workers: int, drain: float | None, verbose: bool) -
     comes again. MODULE:APP is imported from the current folder; without it the app of this folder runs.
     """
     spec = Target(clean(spec, "MODULE:APP")).app_spec()
+    drain = None if drain is None else seconds(drain, "--drain")  # click takes NaN for a number in any range
     if workers > 1:
         from tidings.ops.cli.workers import Workers
 

@@ -7,6 +7,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from tidings.core.retry import seconds
 from tidings.ops.cli.face import click
 from tidings.ops.cli.failures import CHECK_FAILED
 from tidings.ops.cli.output import Output, output_option
@@ -40,6 +41,7 @@ def status(*, target: Target, output: Output, max_lag: int | None, max_age: floa
 
     Lag is the number of events that a group has still to handle; oldest is how long the first of them waits.
     """
+    max_age = None if max_age is None else seconds(max_age, "--max-age")  # click takes NaN for a number in any range
     app = None if target.url else target.app()
     report = target.on_store(partial(survey, app=app))
     for row in report["groups"]:
