@@ -44,6 +44,7 @@ def test_a_message_that_kills_the_process_becomes_a_dead_letter(scene, kind, wis
     dead = [held for held in found.held if held.state == "dead"]
     assert [held.envelope.id for held in dead] == [f"{kind.__name__}-14"], dead
     assert "stopped" in dead[0].reason
+    assert dead[0].since >= dead[0].envelope.time > 0
     assert deaths >= 2
     scene.report().require("G1", "G5", "G9", "G20")
 

@@ -78,7 +78,7 @@ def settle(  # noqa: PLR0917 - one value for each column of the table below
         reason=reason,
         traceback=_tail(traceback),
         history=[*(row.history if row else ()), line][-MAX_HISTORY:],
-        since=row.since if row else now,
+        since=(row.since if row else 0) or now,  # 0 where a worker died: nobody noted when
     )
 
 

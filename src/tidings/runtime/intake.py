@@ -176,7 +176,8 @@ class Intake:
     def _bury(self, row: Held) -> None:
         """A delivery whose handler stopped the worker again and again becomes a dead letter."""
         history = [*row.history, f"attempt {row.attempt}: {CRASHED}; dead letter"]
-        self.parked.append(msgspec.structs.replace(row, state="dead", history=history))
+        since = row.since or self._clock.now()  # none was noted: nobody was there to see it fail
+        self.parked.append(msgspec.structs.replace(row, state="dead", since=since, history=history))
         self.look = True
 
     def _key_slots(self) -> list[int]:
