@@ -198,13 +198,15 @@ class Worker:
         return await self._end(pump, task, deadline)
 
     async def _end(self, pump: Pump, task: asyncio.Task[None] | None, deadline: float) -> int:
+        cut = 0
         if task is not None:
             await asyncio.wait((task,), timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
             if not task.done():
                 pump.cutting = True
                 task.cancel()
                 await asyncio.wait((task,), timeout=LAST)
-        return await drain(pump, deadline)
+                cut = 1  # it handles, or commits, what is in no task of its own
+        return cut + await drain(pump, deadline)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

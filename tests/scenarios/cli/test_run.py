@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -277,6 +279,38 @@ def test_it_waits_no_longer_than_it_must_for_a_handler_that_will_not_be_cancelle
         run.until(lambda: group(new_shop, "shop.revenue")["lag"] == 0)
         run.send(signal.SIGTERM)
         assert run.process.wait(PATIENCE) == 143
+
+
+WAITS_IN_ITS_TRANSACTION = """
+import asyncio, pathlib, time
+from tidings import App, Key, Transaction, event
+
+@event
+class Noted:
+    number: Key[int]
+
+app = App("sqlite:shop.db")
+
+@app.on(Noted)
+async def note(noted: Noted, tx: Transaction) -> None:
+    await tx.execute("SELECT 1")
+    pathlib.Path("begun").touch()
+    await asyncio.to_thread(time.sleep, 300)
+
+if __name__ == "__main__":
+    with app.blocking() as b:
+        b.publish(Noted(1))
+"""
+
+
+def test_what_is_cut_short_inside_its_transaction_is_told_and_its_threads_are_not_waited_for(new_shop: Path) -> None:
+    (new_shop / "app.py").write_text(WAITS_IN_ITS_TRANSACTION)
+    subprocess.run([sys.executable, "app.py"], cwd=new_shop, check=True)
+    with started("run", "app:app", "--drain", "0.1", cwd=new_shop) as run:
+        run.until((new_shop / "begun").exists)
+        run.send(signal.SIGTERM)
+        assert run.process.wait(PATIENCE) == 143
+    assert "1 delivery cut short" in run.log
 
 
 @pytest.mark.bad_input(70)
