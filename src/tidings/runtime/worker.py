@@ -178,6 +178,8 @@ class Worker:
             ends = await asyncio.gather(*(self._drain(pump, deadline) for pump in self.pumps), return_exceptions=True)
             async with asyncio.timeout(LAST):
                 await self.store.write(Beat(self.app, self.member, self.lease, leaving=True))
+        except TimeoutError:
+            log.warning("%s: the store is held up, by a handler that goes on; the others wait for the lease", self.app)
         finally:
             for task in self._tasks:
                 task.cancel()

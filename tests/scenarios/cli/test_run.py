@@ -303,6 +303,20 @@ if __name__ == "__main__":
 """
 
 
+def test_a_handler_that_goes_on_with_the_store_in_hand_is_told_of(new_shop: Path) -> None:
+    waits = "await asyncio.to_thread(time.sleep, 300)"
+    goes_on = f"while True:\n        try:\n            {waits}\n        except BaseException:\n            pass"
+    source = WAITS_IN_ITS_TRANSACTION.replace(waits, goes_on)
+    (new_shop / "app.py").write_text(source.replace("SELECT 1", "CREATE TABLE held (n)"))
+    subprocess.run([sys.executable, "app.py"], cwd=new_shop, check=True)
+    with started("run", "app:app", "--drain", "0.1", cwd=new_shop) as run:
+        run.until((new_shop / "begun").exists)
+        run.send(signal.SIGTERM)
+        assert run.process.wait(PATIENCE) == 143
+    assert "the store is held up" in run.log
+    assert "the drain failed" not in run.log
+
+
 def test_what_is_cut_short_inside_its_transaction_is_told_and_its_threads_are_not_waited_for(new_shop: Path) -> None:
     (new_shop / "app.py").write_text(WAITS_IN_ITS_TRANSACTION)
     subprocess.run([sys.executable, "app.py"], cwd=new_shop, check=True)
