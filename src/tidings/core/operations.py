@@ -273,7 +273,21 @@ class Rewind(msgspec.Struct, frozen=True):
     seed: bool = False
 
 
-Op = Append | Settle | Join | Seed | Claim | Beat | Fire | Ship | Redrive | Rewind
+class Repair(msgspec.Struct, frozen=True, gc=False):
+    """Set a group that has finished more than the log holds back, fencing those who work on it.
+
+    Returns how many positions it had finished beyond the end of the log; 0 where there are none, and nothing changes.
+
+    Attributes:
+        group: Full name.
+        to: The position after which it goes on, before the end of the log; None for that end.
+    """
+
+    group: str
+    to: int | None = None
+
+
+Op = Append | Settle | Join | Seed | Claim | Beat | Fire | Ship | Redrive | Rewind | Repair
 
 
 # ---- what is read ----------------------------------------------------------------------------------------------------

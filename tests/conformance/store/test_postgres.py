@@ -11,17 +11,17 @@ import psycopg
 import pytest
 
 from tidings.core.envelope import Envelope
-from tidings.core.operations import ANY, Append
+from tidings.core.operations import ANY, Append, Repair, Settle
 from tidings.core.ports import Store
 from tidings.core.url import parse_url
-from tidings.errors import OutcomeUnknown, StoreFull, StoreUnavailable, TidingsError, WrongVersion
+from tidings.errors import Fenced, NotFound, OutcomeUnknown, StoreFull, StoreUnavailable, TidingsError, WrongVersion
 from tidings.stores.postgres import PostgresStore
 from tidings.stores.postgres.committer import KNOWN, Committer
 from tidings.stores.postgres.connection import PLANNED_ONCE, Place
 from tidings.stores.postgres.wire import BlockingWire, finish
 from tidings.stores.sqlite import SqliteStore
 from tidings.testing.conformance.store import StoreSuite
-from tidings.testing.conformance.store.making import envelope
+from tidings.testing.conformance.store.making import GROUP, claimed, envelope
 
 AT_THE_COMMIT = """
 CREATE FUNCTION too_late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {}; RETURN NULL; END $$;
@@ -290,6 +290,22 @@ class TestPostgres(StoreSuite):
         plant("DELETE FROM tidings_log WHERE position > 3")
         done = await store.write(Append([envelope() for _ in range(count)], fresh=True))
         assert done.positions == tuple(range(4, 4 + count))
+
+    @pytest.mark.parametrize(("to", "after"), [(None, 3), (1, 1), (99, 3)])
+    async def test_a_group_ahead_of_a_log_that_became_shorter_is_set_back(
+        self, store: PostgresStore, plant: Plant, to: int | None, after: int
+    ) -> None:
+        await store.write(Append([envelope() for _ in range(5)]))
+        slots = await claimed(store)
+        await store.write(Settle(GROUP, slots, checkpoint=5))
+        assert await store.write(Repair(GROUP, to)) == 0
+        plant("DELETE FROM tidings_log WHERE position > 3")
+        assert await store.write(Repair(GROUP, to)) == 2
+        assert await store.checkpoint(GROUP) == after
+        with pytest.raises(Fenced):
+            await store.write(Settle(GROUP, slots, checkpoint=5))
+        with pytest.raises(NotFound):
+            await store.write(Repair("shop.unknown"))
 
     @pytest.mark.parametrize("count", [1, 10])
     async def test_what_comes_behind_a_version_that_is_missing_is_refused(

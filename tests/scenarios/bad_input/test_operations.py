@@ -8,6 +8,8 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -125,7 +127,10 @@ async def test_a_file_taken_from_under_a_running_app_stops_it_loudly_and_nothing
 
 
 @pytest.mark.bad_input(71)
-async def test_a_group_that_is_ahead_of_the_log_is_refused_with_the_remedy(url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("more", "handled"), [([], ["e"]), (["--to", "1"], ["d", "e"])])
+async def test_a_group_that_is_ahead_of_the_log_is_refused_with_the_remedy(
+    url: str, tmp_path: Path, more: list[str], handled: list[str]
+) -> None:
     app, got = App(url), list[str]()
 
     @app.on(Order)
@@ -139,6 +144,22 @@ async def test_a_group_that_is_ahead_of_the_log_is_refused_with_the_remedy(url: 
         database.execute("DELETE FROM tidings_log WHERE position > 1")
         database.commit()
     async with app:
-        with refusal("TID-503", "shop.note", "finished position 3, but the log ends at 1", "backup"):
+        with refusal("TID-503", "shop.note", "finished position 3, but the log ends at 1", "tidings groups repair"):
             await app.run(until_idle=True)
-    assert sorted(got) == ["a", "b", "c"]
+        await app.publish(Order("d"))  # behind what is left
+    repair = [sys.executable, "-m", "tidings", "groups", "repair", "--store", app.url, "-o", "ids", *more]
+
+    async def told(*options: str) -> tuple[int, str]:
+        command = [*repair, *options]
+        done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
+        assert not done.stdout or "has finished position 3, and the log ends at 2" in done.stderr
+        return done.returncode, done.stdout
+
+    assert await told() == (2, "")
+    assert await told("--dry-run") == (0, "shop.note\n")
+    assert await told("--yes") == (0, "shop.note\n")
+    assert await told("--yes") == (0, "")
+    async with app:
+        await app.publish(Order("e"))
+        await app.run(until_idle=True)
+    assert sorted(got) == sorted(["a", "b", "c", *handled])

@@ -21,6 +21,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "events": ("tidings.ops.cli.events:events", "List, show and trace events."),
     "dead": ("tidings.ops.cli.dead:dead", "List, show, redrive and discard dead letters."),
     "projection": ("tidings.ops.cli.projection:projection", "List and rebuild projections."),
+    "groups": ("tidings.ops.cli.groups:groups", "Repair groups that have finished more than the log holds."),
     "migrate": ("tidings.ops.cli.migrate:migrate", "Show or change the version of a store's schema."),
     "topology": ("tidings.ops.cli.topology:topology", "What an app needs at its broker."),
     "doctor": ("tidings.ops.cli.doctor:doctor", "Check the machine and the store, and say what to do."),

@@ -5,7 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tidings.core.operations import Append, Appended, Beat, Claim, Fire, Join, Op, Redrive, Rewind, Seed, Settle, Ship
+from tidings.core.operations import (
+    Append,
+    Appended,
+    Beat,
+    Claim,
+    Fire,
+    Join,
+    Op,
+    Redrive,
+    Repair,
+    Rewind,
+    Seed,
+    Settle,
+    Ship,
+)
 from tidings.errors import TidingsError
 from tidings.stores.postgres import groups, held, leases, log, outbox
 from tidings.stores.postgres.steps import Statement, Steps
@@ -23,6 +37,7 @@ APPLY: dict[type, Callable[[Any], Steps[Any]]] = {
     Join: groups.join,
     Seed: groups.seed,
     Rewind: groups.rewind,
+    Repair: groups.repair,
     Claim: leases.claim,
     Beat: leases.beat,
 }

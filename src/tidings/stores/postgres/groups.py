@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import psycopg
 
-from tidings.core.operations import Join, Rewind, Seed
+from tidings.core.operations import Join, Repair, Rewind, Seed
 from tidings.core.schema import parse_schema
 from tidings.errors import BadDeclaration, GroupConflict, ProjectionChanged, WrongStore
 from tidings.stores.postgres.held import group_row
@@ -31,6 +31,10 @@ _TYPES = {
 _BACK_TO_START = (
     "UPDATE tidings_slot SET epoch = epoch + 1, owner = NULL, expires = 0, checkpoint = $1, started = $1 "
     "WHERE name = $2"
+)
+_BACK = (
+    "UPDATE tidings_slot SET epoch = epoch + 1, owner = NULL, expires = 0, "
+    "checkpoint = least(checkpoint, $1), started = least(started, $1) WHERE name = $2"
 )
 _RECOGNISE = """
     INSERT INTO tidings_state SELECT DISTINCT ON (type, key)
@@ -155,19 +159,25 @@ def _check_handler(op: Join, handler: str) -> Steps[None]:
 
 
 def _check_log(group: str) -> Steps[None]:
+    checkpoint, head = yield from _ends(group)
+    if checkpoint is not None and checkpoint > head:
+        raise WrongStore(
+            f"{group} has finished position {checkpoint:,}, but the log ends at {head:,}",
+            "the log lost its end; restore the whole database from one backup, or accept it: `tidings groups repair`",
+            group=group,
+            checkpoint=checkpoint,
+            head=head,
+        )
+
+
+def _ends(group: str) -> Steps[tuple[int | None, int]]:
+    """How far a group has come, None for an unknown one; and where the log ends."""
     [(checkpoint, head)] = yield from rows(
         "SELECT (SELECT max(checkpoint) FROM tidings_slot WHERE name = $1), "
         "(SELECT coalesce(max(position), 0) FROM tidings_log)",
         group,
     )
-    if checkpoint is not None and checkpoint > head:
-        raise WrongStore(
-            f"{group} has finished position {checkpoint:,}, but the log ends at {head:,}",
-            "the log lost its end; restore the whole database from one backup, then start again",
-            group=group,
-            checkpoint=checkpoint,
-            head=head,
-        )
+    return checkpoint, head
 
 
 def seed(op: Seed) -> Steps[None]:
@@ -196,6 +206,21 @@ def rewind(op: Rewind) -> Steps[int]:
         ("DELETE FROM tidings_mark WHERE name = $1", (op.group,)),
     ]
     return (yield from _count(op.group, json.loads(types), start))
+
+
+def repair(op: Repair) -> Steps[int]:
+    """Set a group back, if it has finished more than the log holds."""
+    yield from group_row(op.group, "name", lock="FOR UPDATE")
+    yield [("SELECT FROM tidings_slot WHERE name = $1 ORDER BY slot FOR UPDATE", (op.group,))]
+    checkpoint, head = yield from _ends(op.group)
+    if checkpoint is None or checkpoint <= head:
+        return 0
+    to = head if op.to is None else min(op.to, head)
+    yield [
+        (_BACK, (to, op.group)),
+        ("DELETE FROM tidings_mark WHERE name = $1 AND position > $2", (op.group, to)),
+    ]
+    return checkpoint - head
 
 
 def create_tables(schema: str | None, group: str) -> Steps[list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tidings.core.operations import Append, Beat, Claim, Fire, Join, Op, Redrive, Rewind, Seed, Settle, Ship
+from tidings.core.operations import Append, Beat, Claim, Fire, Join, Op, Redrive, Repair, Rewind, Seed, Settle, Ship
 from tidings.errors import TidingsError
 from tidings.stores.sqlite import groups, held, leases, log, outbox
 from tidings.stores.sqlite.changes import Changes
@@ -20,6 +20,7 @@ APPLY: dict[type, Callable[[Changes, Any], Any]] = {
     Join: groups.join,
     Seed: groups.seed,
     Rewind: groups.rewind,
+    Repair: groups.repair,
     Claim: leases.claim,
     Beat: leases.beat,
 }

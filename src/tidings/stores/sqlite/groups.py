@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 
-from tidings.core.operations import Join, Rewind, Seed
+from tidings.core.operations import Join, Repair, Rewind, Seed
 from tidings.errors import BadDeclaration, GroupConflict, ProjectionChanged, WrongStore
 from tidings.stores.sqlite.changes import Changes
 from tidings.stores.sqlite.connection import statements
@@ -138,7 +138,7 @@ def _check_log(changes: Changes, group: str) -> None:
     if row[0] is not None and row[0] > changes.head:
         raise WrongStore(
             f"{group} has finished position {row[0]:,}, but the log ends at {changes.head:,}",
-            "the log lost its end; restore the whole file from one backup, then start again",
+            "the log lost its end; restore the whole file from one backup, or accept it: `tidings groups repair`",
             group=group,
             checkpoint=row[0],
             head=changes.head,
@@ -181,6 +181,24 @@ def rewind(changes: Changes, op: Rewind) -> int:
     connection.execute("DELETE FROM tidings_mark WHERE name = ?", (op.group,))
     changes.grew = True
     return _count(changes, op.group, json.loads(types), start)
+
+
+def repair(changes: Changes, op: Repair) -> int:
+    """Set a group back, if it has finished more than the log holds."""
+    changes.flush()
+    connection, head = changes.connection, changes.head
+    group_row(changes, op.group, "name")
+    row = connection.execute("SELECT max(checkpoint) FROM tidings_slot WHERE name = ?", (op.group,)).fetchone()
+    ahead: int = max(0, (row[0] or 0) - head)
+    if ahead:
+        to = head if op.to is None else min(op.to, head)
+        connection.execute(
+            "UPDATE tidings_slot SET epoch = epoch + 1, owner = NULL, expires = 0, "
+            "checkpoint = min(checkpoint, ?1), started = min(started, ?1) WHERE name = ?2",
+            (to, op.group),
+        )
+        connection.execute("DELETE FROM tidings_mark WHERE name = ? AND position > ?", (op.group, to))
+    return ahead
 
 
 def create_tables(connection: sqlite3.Connection, schema: str | None, group: str) -> list[str]:
