@@ -45,6 +45,8 @@ def test_a_message_that_kills_the_process_becomes_a_dead_letter(scene, kind, wis
     assert [held.envelope.id for held in dead] == [f"{kind.__name__}-14"], dead
     assert "stopped" in dead[0].reason
     assert dead[0].since >= dead[0].envelope.time > 0
+    told = [line.partition(":")[0] for line in dead[0].history]
+    assert told == [f"attempt {number}" for number in range(1, dead[0].attempt + 1)], dead[0].history
     assert deaths >= 2
     scene.report().require("G1", "G5", "G9", "G20")
 

@@ -139,7 +139,7 @@ class Intake:
             if suspect and (taken or in_memory) and (not waited or loop_time() < waited):
                 self.look, self._waits = True, waited or loop_time() + ALONE
                 return taken
-            self.rows[row.id] = row
+            self.rows[row.id] = _told(row)
             taken.append(Delivery(row.envelope, row.attempt + 1, row.id))
             self.look = True  # there may be more
             if suspect:
@@ -204,6 +204,14 @@ class Intake:
     def _hold(self, envelope: Envelope, state: State, reason: str) -> None:
         group, now = self._consumer.group, self._clock.now()
         self.parked.append(Held(0, group, envelope.position, state, 0, 0, envelope, reason, since=now))
+
+
+def _told(row: Held) -> Held:
+    """A row with what became of its last attempt, where nobody lived to write that down."""
+    line = f"attempt {row.attempt}: {CRASHED}"
+    if row.reason != CRASHED or not row.attempt or line in row.history[-1:]:
+        return row
+    return msgspec.structs.replace(row, history=[*row.history, line])
 
 
 def _is_suspect(row: Held) -> bool:
