@@ -53,10 +53,7 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
         usual = self.binding.usual(self.sent, self.body)
         if usual is not None:
             return usual
-        headers = self.headers
-        if self.key is not None and "ce-type" in headers and not headers.keys() & {"ce-partitionkey", "ce-subject"}:
-            headers["ce-partitionkey"] = self.key
-        return from_headers(headers, self.body, encoded=False)
+        return from_headers(self.headers, self.body, encoded=False, key=self.key)
 
 
 class Confirmed(msgspec.Struct, frozen=True, gc=False):

@@ -71,7 +71,9 @@ def to_text(envelope: Envelope) -> dict[str, str]:
     return {name: value if type(value) is str else _canonical(value) for name, value in attributes_of(envelope).items()}
 
 
-def from_headers(headers: Mapping[str, str], body: bytes, *, own: bool = False, encoded: bool = True) -> Envelope:
+def from_headers(
+    headers: Mapping[str, str], body: bytes, *, own: bool = False, encoded: bool = True, key: str | None = None
+) -> Envelope:
     """The envelope of an event with headers: in binary mode, or in structured mode where the content type says so.
 
     Headers that are no attributes are ignored. Without `ce-` headers and content type, the body is taken for an event
@@ -83,6 +85,7 @@ def from_headers(headers: Mapping[str, str], body: bytes, *, own: bool = False, 
         own: True for one that this system itself sent round; see `envelope_of`.
         encoded: True where values are percent-encoded, as in HTTP. Otherwise they are plain text, under names in lower
             case, and come from a program that says so.
+        key: Of an event that names none itself.
 
     Raises:
         Unreadable: It is no CloudEvent 1.0 with JSON data; says why.
@@ -102,7 +105,7 @@ def from_headers(headers: Mapping[str, str], body: bytes, *, own: bool = False, 
         for name, value in attributes.items():
             if name in event and _canonical(event[name]) != value:
                 raise refuse(f"the header ce-{name[:40]} and the event differ", "send it in one mode, not in both")
-        return envelope_of(event, data, own=own)
+        return envelope_of(_keyed(event, key), data, own=own)
     if not attributes:
         what = f"there are no ce- headers, and the content type is {content_type[:80]!a}"
         raise refuse(what, f"send it as {STRUCTURED}, or its attributes as ce- headers")
@@ -115,7 +118,12 @@ def from_headers(headers: Mapping[str, str], body: bytes, *, own: bool = False, 
         if kind != JSON:
             _check_json_type(kind)
         read_json(body, "the body")
-    return envelope_of(attributes, bytes(body), own=own)
+    return envelope_of(_keyed(attributes, key), bytes(body), own=own)
+
+
+def _keyed(attributes: Mapping[str, Any], key: str | None) -> Mapping[str, Any]:
+    named = key is None or "partitionkey" in attributes or "subject" in attributes
+    return attributes if named else {**attributes, "partitionkey": key}
 
 
 def _structured(body: bytes, most: int = MAX_EVENT) -> tuple[dict[str, Any], bytes]:

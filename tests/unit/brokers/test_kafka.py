@@ -6,7 +6,7 @@ from tidings.brokers.kafka import KafkaBroker
 from tidings.brokers.kafka.settings import Settings
 from tidings.brokers.kafka.share import Known, Share
 from tidings.brokers.kafka.standing import Standing, check, unread
-from tidings.brokers.kafka.wire import plain
+from tidings.brokers.kafka.wire import key_from, plain
 from tidings.errors import BadUrl, BrokerRefused
 
 SECRET = "canary-s3cret"
@@ -147,3 +147,10 @@ def test_what_waits_is_counted_from_the_first_offset_that_is_there():
 def test_headers_of_others_never_raise():
     headers = {"ce_Id": b"1", "CE-TYPE": b"\xff", "cloudEvents_source": b"x", "a": None, "": b"", "\0": b"\0"}
     assert plain(headers) == {"ce-id": "1", "ce-source": "x", "a": "", "": "", "\0": "\0"}
+
+
+@pytest.mark.parametrize(
+    ("key", "text"), [(b"o-1", "o-1"), (b"", None), (None, None), (b"\xff", None), (b"\x00\x00\x00\x07", None)]
+)
+def test_a_key_of_others_that_is_no_text_is_none(key, text):
+    assert key_from(key) == text

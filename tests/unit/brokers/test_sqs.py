@@ -157,6 +157,13 @@ def test_a_body_is_text_that_xml_has_and_gives_back_the_same_bytes(text, key):
     assert (found.data, found.key, found.id) == (data, key, sent.id)
 
 
+@pytest.mark.parametrize(("queue", "key"), [("billing-orders.fifo", "o-1"), ("billing-orders", None)])
+def test_a_group_is_the_key_where_groups_have_an_order(queue, key):
+    event = '{"specversion":"1.0","id":"1","source":"/s","type":"T"}'
+    message = {"Body": event, "Attributes": {"MessageGroupId": "o-1"}, "ReceiptHandle": "r"}
+    assert arrival_of(message, "orders", queue, "http://q", 0.0).read().key == key
+
+
 def test_the_size_of_a_message_counts_its_attributes():
     entry = entry_of(envelope(), fifo=False)
     assert entry.size == len(entry.request["Message"].encode()) + len("typeStringOrderPlaced")

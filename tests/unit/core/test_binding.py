@@ -94,6 +94,9 @@ def test_a_key_of_the_broker_is_that_of_a_message_which_names_none() -> None:
     headers = {name: value for name, value in USUAL.items() if name not in {"ce-subject", "ce-partitionkey"}}
     assert Arrival("orders", b"{}", headers, "here", "k-2").read().key == "k-2"
     assert Arrival("orders", b"{}", headers | {"ce-subject": "k-3"}, "here", "k-2").read().key == "k-3"
+    event = b'{"specversion":"1.0","id":"1","source":"/s","type":"T","subject":null}'
+    assert Arrival("orders", event, {}, "here", "k-2").read().key == "k-2"
+    assert Arrival("orders", event.replace(b"null", b'"k-3"'), {}, "here", "k-2").read().key == "k-3"
 
 
 @pytest.mark.parametrize(

@@ -32,9 +32,9 @@ def plain(headers: Mapping[str, Any]) -> dict[str, str]:
 
 
 def key_from(key: bytes | None) -> str | None:
-    """The key of a record, where it is text."""
+    """The key of a record, where it is text; a number in bytes, as Java's clients write it, mostly has a NUL in it."""
     try:
-        return key.decode() if key else None
+        return key.decode() if key and b"\0" not in key else None
     except UnicodeDecodeError:
         return None
 

@@ -88,7 +88,7 @@ def arrival_of(message: Mapping[str, Any], topic: str, queue: str, url: str, unt
         body,
         headers,
         f"{queue}, message {message.get('MessageId', 'without an id')}",
-        key_of(group),
+        key_of(group) if queue.endswith(".fifo") else None,  # elsewhere a group asks for a fair share, not for order
         Receipt(url, message["ReceiptHandle"], group or "", until),
     )
 
