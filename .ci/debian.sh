@@ -4,7 +4,7 @@
 set -eu
 
 missing=
-for each in ip:iproute2 pgbouncer:pgbouncer strace:strace; do
+for each in amqp-publish:amqp-tools ip:iproute2 kcat:kcat pgbouncer:pgbouncer strace:strace; do
     command -v "${each%:*}" > /dev/null || missing="$missing ${each#*:}"
 done
 [ -n "$missing" ] || exit 0

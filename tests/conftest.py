@@ -24,11 +24,18 @@ from tests.servers.kafka import KafkaServer
 from tests.servers.postgres import PostgresServer, PostgresServers, installation
 from tests.servers.rabbitmq import RabbitmqServer
 from tests.servers.servers import Servers
-from tests.servers.sqs import CREDENTIALS, MotoServer, SqsServer
+from tests.servers.sqs import CREDENTIALS, MotoServer, SqsServer, command_line
 from tidings.testing.proxy import Proxy
 
 T = TypeVar("T")
-FETCHED = {"kafka": KafkaServer, "rabbitmq": RabbitmqServer, "sqs": SqsServer, "moto": MotoServer}
+FETCHED = {
+    "kafka": KafkaServer.fetch,
+    "rabbitmq": RabbitmqServer.fetch,
+    "sqs": SqsServer.fetch,
+    "moto": MotoServer.fetch,
+    "awscli": command_line,
+}
+"""Begins the names of fixtures -> fetches what they are made of."""
 KILLED = "to be killed"
 
 GATE, ROOM = (os.open(path, os.O_RDONLY) for path in (Path(__file__).parent, Path(__file__)))
@@ -53,8 +60,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     wanted = {name.partition("_")[0] for item in session.items for name in getattr(item, "fixturenames", ())}
     with ThreadPoolExecutor() as pool:
-        for kind in (FETCHED[name] for name in sorted(wanted & set(FETCHED))):
-            pool.submit(kind.fetch)  # whoever asks for what could not be had is told so
+        for name in sorted(wanted & set(FETCHED)):
+            pool.submit(FETCHED[name])  # whoever asks for what could not be had is told so
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -179,6 +186,12 @@ def sqs_server(servers: Servers, aws_credentials: None) -> SqsServer:
 def moto_url(servers: Servers, aws_credentials: None) -> str:
     """Where another SNS and SQS are, for a second opinion."""
     return had(lambda: servers.shared(MotoServer)).url
+
+
+@pytest.fixture(scope="session")
+def awscli() -> Path:
+    """The program `aws`; give it `--endpoint-url`, and ask for `aws_credentials`."""
+    return had(command_line)
 
 
 # ---- PostgreSQL ------------------------------------------------------------------------------------------------------

@@ -17,6 +17,11 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AW
 """What every AWS client must have, and no emulator looks at."""
 
 
+def command_line() -> Path:
+    """The program `aws`: it pins the version of the library that we use as well, and so has a place of its own."""
+    return environment("awscli-1.46.3", "awscli==1.46.3") / "aws"
+
+
 class SqsServer(Server):
     """Ministack: SNS and SQS, FIFO ones too. Data are in memory: gone after `stop` or `kill`, queues included.
 
