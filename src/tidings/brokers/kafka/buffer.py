@@ -44,6 +44,10 @@ class Buffer:
         """How many more are taken."""
         return 0 if self._bytes >= MOST_BYTES else max(0, MOST - len(self._records))
 
+    def fits(self, size: int) -> int:
+        """How many values of so many bytes there is room for."""
+        return max(0, MOST_BYTES - self._bytes) // max(1, size)
+
     @property
     def size(self) -> int:
         """How many there are."""

@@ -188,7 +188,8 @@ class Receiver:
                 self._paused = False
             if (first := consumer.poll(POLL)) is not None:
                 share = self._share_of(first)
-                more = consumer.consume(min(room, MORE), 0)  # which may also take partitions away, and bring them back
+                count = min(room, MORE, self.buffer.fits(len(first.value() or b"")))
+                more = consumer.consume(count, 0)  # which may also take partitions away, and bring them back
                 self._received([first, *more] if self._share_of(first) is share else more)
         elif self._paused:
             if (late := consumer.poll(POLL)) is not None:
