@@ -44,6 +44,7 @@ async def run_batch(pump: Pump, taken: Sequence[Delivery]) -> list[Delivery]:
     """
     pump.careful = max(0, pump.careful - 1)
     batch = Careful(pump, taken)
+    pump.batching = True
     try:
         return await batch.run()
     except (Fenced, OutcomeUnknown, StoreError) as error:
@@ -56,6 +57,9 @@ async def run_batch(pump: Pump, taken: Sequence[Delivery]) -> list[Delivery]:
         if not batch.detached:
             pump.reset()
         raise
+    finally:
+        if not batch.detached:  # else another task pumps by now
+            pump.batching = False
 
 
 async def _to_the_end(coroutine: Coroutine[Any, Any, Any], waits_for: Any) -> Any:

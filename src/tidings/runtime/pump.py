@@ -67,7 +67,7 @@ class Pump:
         self.answering = Answering(self.group, self.dispatch, outgoing, clock)
         self.lanes: Lanes[Delivery] = Lanes()
         self.wake = asyncio.Event()
-        self.stopping = False
+        self.stopping = self.batching = False  # batching: while it calls handlers in its own task
         self.handled = 0
         self.ended = Endings()
         self.careful = 0  # batches still to be handled before the next sweep
@@ -229,7 +229,7 @@ class Pump:
         self.lanes.take()  # the lanes are empty while batches run, so it is this one
         self.begin(delivery)
         self.hand_over(rest)
-        self._owner = None
+        self._owner, self.batching = None, False
         self.go_on()
         try:
             await conclude(self, delivery, tx, calling)

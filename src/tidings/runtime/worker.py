@@ -204,10 +204,9 @@ class Worker:
         if task is not None:
             await asyncio.wait((task,), timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
             if not task.done():
-                pump.cutting = True
+                cut, pump.cutting = int(pump.batching), True
                 task.cancel()
                 await asyncio.wait((task,), timeout=LAST)
-                cut = 1  # it handles, or commits, what is in no task of its own
         return cut + await drain(pump, deadline)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
