@@ -134,15 +134,21 @@ def _check_handler(changes: Changes, op: Join, handler: str) -> None:
 
 
 def _check_log(changes: Changes, group: str) -> None:
-    row = changes.connection.execute("SELECT max(checkpoint) FROM tidings_slot WHERE name = ?", (group,)).fetchone()
-    if row[0] is not None and row[0] > changes.head:
+    finished = _finished(changes, group)
+    if finished > changes.head:
         raise WrongStore(
-            f"{group} has finished position {row[0]:,}, but the log ends at {changes.head:,}",
+            f"{group} has finished position {finished:,}, but the log ends at {changes.head:,}",
             "the log lost its end; restore the whole file from one backup, or accept it: `tidings groups repair`",
             group=group,
-            checkpoint=row[0],
+            checkpoint=finished,
             head=changes.head,
         )
+
+
+def _finished(changes: Changes, group: str) -> int:
+    """The highest position that a slot of a group has finished; 0 for an unknown group."""
+    row = changes.connection.execute("SELECT max(checkpoint) FROM tidings_slot WHERE name = ?", (group,)).fetchone()
+    return row[0] or 0
 
 
 def _reconsider_heads(changes: Changes, group: str) -> None:
@@ -188,8 +194,7 @@ def repair(changes: Changes, op: Repair) -> int:
     changes.flush()
     connection, head = changes.connection, changes.head
     group_row(changes, op.group, "name")
-    row = connection.execute("SELECT max(checkpoint) FROM tidings_slot WHERE name = ?", (op.group,)).fetchone()
-    ahead: int = max(0, (row[0] or 0) - head)
+    ahead = max(0, _finished(changes, op.group) - head)
     if ahead:
         to = head if op.to is None else min(op.to, head)
         connection.execute(
