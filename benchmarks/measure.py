@@ -133,7 +133,8 @@ class Figure:
         shown: Writes a score for people; a latency as milliseconds, not as its reciprocal.
         unit: Of the score.
         note: What the floor does, in a few words.
-        rounds: Where one round says it all; else as many as the effort asks for.
+        rounds: Where one round says it all, or many short ones, which take as long together, say more than a few that
+            are long: the machine changes its speed from one second to the next. Else as many as the effort asks for.
     """
 
     name: str
@@ -222,7 +223,7 @@ def measure(figures: Sequence[Figure], folder: Path, effort: Effort, say: Callab
         samples, errors = _alternate(
             sides,
             folder / str(number),
-            replace(effort, rounds=rounds),
+            replace(effort, rounds=rounds, seconds=effort.seconds * min(1, effort.rounds / rounds)),
             lambda doing, names=names: say(f"{names}: {doing}"),
         )
         for figure in together:

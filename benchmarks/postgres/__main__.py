@@ -20,7 +20,7 @@ from benchmarks.postgres.floors import group_commit, projection_loop, single_row
 from benchmarks.postgres.ours import fill, handling, rebuild
 from benchmarks.postgres.peer import opened, project
 from benchmarks.postgres.server import SERVER, new
-from benchmarks.publish import blocking, callers
+from benchmarks.publish import ROUNDS, blocking, callers
 from benchmarks.streams import append, load
 from tests.servers.postgres import PostgresServers
 
@@ -53,6 +53,10 @@ FIGURES = (
         ("publish_1", "publish, one async caller", callers(1, _url), single_row_commits, 0.75, RAW),
         ("publish_8", "publish, 8 async callers", callers(8, _url), single_row_commits, 2.0, RAW),
         ("publish_100", "publish, 100 async callers", callers(100, _url), group_commit, 0.55, UNNEST),
+        rounds=ROUNDS,
+    ),
+    *family(
+        "postgres",
         ("effect", "handler with an SQL effect, exactly once", handling(projection=False), projection_loop, 0.3, LOOP),
         ("projection", "projection catching up", handling(projection=True), projection_loop, 0.6, LOOP),
         ("append_one", "append one event", append(1, url=_url), saved, 2.5, SAVE),

@@ -16,7 +16,7 @@ from tidings.core.ports import Store
 from tidings.core.url import parse_url
 from tidings.errors import Fenced, NotFound, OutcomeUnknown, StoreFull, StoreUnavailable, TidingsError, WrongVersion
 from tidings.stores.postgres import PostgresStore
-from tidings.stores.postgres.committer import KNOWN, Committer
+from tidings.stores.postgres.committer import KNOWN, LOOK, Committer
 from tidings.stores.postgres.connection import PLANNED_ONCE, Place
 from tidings.stores.postgres.wire import BlockingWire, finish
 from tidings.stores.sqlite import SqliteStore
@@ -144,6 +144,22 @@ class TestPostgres(StoreSuite):
             await asyncio.sleep(2 * KNOWN)
             assert commit("good") == {StoreUnavailable}, "it ended while nobody used it"
         assert await store.head() == count
+
+    async def test_on_a_new_connection_the_end_of_the_log_is_looked_for(
+        self, store: PostgresStore, plant: Plant
+    ) -> None:
+        """Behind it may be another server, put in place of one that broke, that lacks the end of the log."""
+        for _ in range(3):
+            await store.write(Append([envelope("k-1")], fresh=True))
+        plant("DELETE FROM tidings_log WHERE position > 1")
+        plant(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        await asyncio.sleep(2 * KNOWN)
+        await claimed(store)  # makes the new connection
+        done = await store.write(Append([envelope("k-1")], fresh=True))
+        assert done.positions == (2,)
 
     async def test_g12_of_sixteen_racers_one_wins_and_of_appends_at_any_version_all_are_kept(
         self, store: PostgresStore
@@ -288,6 +304,7 @@ class TestPostgres(StoreSuite):
         for _ in range(5):
             await store.write(Append([envelope()], fresh=True))
         plant("DELETE FROM tidings_log WHERE position > 3")
+        await asyncio.sleep(2 * LOOK)
         done = await store.write(Append([envelope() for _ in range(count)], fresh=True))
         assert done.positions == tuple(range(4, 4 + count))
 

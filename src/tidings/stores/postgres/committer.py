@@ -31,6 +31,8 @@ TRIES = 5
 """Times an operation is tried that others were in the way of; nothing of it was done."""
 KNOWN = 0.01
 """Seconds for which a connection that worked is not looked at."""
+LOOK = 0.1
+"""Seconds for which the end of the log is not looked for where nobody else appends."""
 
 
 class Committer:
@@ -43,24 +45,20 @@ class Committer:
         self._wire: Connected | None = None
         self._worked = 0.0  # when the connection last did
         self._last = 0  # position of what was appended here last
-        self._is_alone = False  # nobody else appended between that and what was appended here before
+        self._looked = 0.0  # when that was last seen to be there
+        self._is_alone = False  # it was on this connection, and nobody else had appended since the one before it
 
     async def commit_one(self, op: Op) -> Committed:
         """Apply one operation: by a single statement where it appends behind what was appended here last."""
         lost = None
-        if type(op) is Append and self._is_alone and (wire := self._at_hand()) is not None:
-            self._is_alone = False  # until it is there: what may have been applied before is looked at with care
+        if type(op) is Append:
             try:
-                if (statement := following((op,), self._last)) is not None:
-                    [result] = await wire.run((statement,))
-                    self._worked = time.monotonic()
-                    if result.changed:
-                        self._is_alone = True
-                        return [(self._followed(op), None)], True
+                if (outcomes := await self._follow((op,))) is not None:
+                    return outcomes, True
             except Exception as error:  # noqa: BLE001 - given to the caller
                 if not await self._may_try_again(error, 0):
                     return [(None, explain(error, self._place, op, committing=is_lost(error)))], False
-                lost = error
+                lost = error if is_lost(error) else None
         return await self.commit_all((op,), lost)
 
     async def commit_all(self, ops: Sequence[Op], lost: Exception | None = None) -> Committed:
@@ -106,12 +104,8 @@ class Committer:
         for tries in range(TRIES):
             try:
                 # What may have been applied before is looked at with care.
-                if tries == 0 and self._is_alone and (statement := following(ops, self._last)) is not None:
-                    wire = self._at_hand() or await self._connect_anew()
-                    [result] = await wire.run((statement,))
-                    self._worked = time.monotonic()
-                    if result.changed:
-                        return [(self._followed(op), None) for op in ops if type(op) is Append]
+                if tries == 0 and (outcomes := await self._follow(ops)) is not None:
+                    return outcomes
                 return self._seen(await self._drive(together(ops)))
             except Exception as error:
                 if not await self._may_try_again(error, tries):
@@ -128,6 +122,24 @@ class Committer:
         if tries == TRIES - 1:
             return False
         return is_transient(error) or (is_lost(error) and tries == 0 and await self._can_connect())
+
+    async def _follow(self, ops: Sequence[Op]) -> list[Outcome] | None:
+        """Append behind what was appended here last, by a single statement; None where that cannot be: nothing was."""
+        if not self._is_alone or (wire := self._at_hand()) is None:
+            return None
+        now = time.monotonic()
+        look = now > self._looked + LOOK
+        if (statement := following(ops, self._last, look=look)) is None:
+            return None
+        self._is_alone = False  # until it is there
+        [result] = await wire.run((statement,))
+        self._worked = time.monotonic()
+        if not result.changed:
+            return None
+        self._is_alone = True
+        if look:
+            self._looked = now
+        return [(self._followed(op), None) for op in ops if type(op) is Append]
 
     def _followed(self, op: Append) -> Appended:
         """What became of an append behind what was the last one so far."""
@@ -169,6 +181,7 @@ class Committer:
     async def _connect_anew(self) -> Connected:
         """Connect. Raises StoreUnavailable: It cannot be; nothing was sent."""
         self.close()
+        self._is_alone = False  # the server may be another one, put in place of one that broke
         try:
             wire = self._wire = await self._connect()
         except psycopg.Error as error:

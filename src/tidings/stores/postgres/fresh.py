@@ -5,7 +5,9 @@ somebody else appended meanwhile, or a version is not the expected one, nothing 
 closer look.
 
 These statements see the log as it was before they had its lock. Where the next place turns out to be free, that is the
-log of now, for positions have no holes; where it is not, nothing is inserted.
+log of now, for positions have no holes; where it is not, nothing is inserted. That the place before it is taken need
+not be looked at each time, which costs a twentieth of a lone append: this very session has appended there. A look now
+and then is for what nobody may do, and somebody will: put back an older log under a process that appends to it.
 """
 
 from __future__ import annotations
@@ -22,26 +24,30 @@ from tidings.core.operations import ANY, Append, Appended, Op
 from tidings.stores.postgres.arrays import blobs, integers, texts
 from tidings.stores.postgres.steps import Encoded, Statement
 
-_NOBODY_ELSE = (
-    "pg_advisory_xact_lock(1953063785, 'tidings_log'::regclass::oid::integer) IS NOT NULL "
-    "AND EXISTS (SELECT FROM tidings_log WHERE position = $1)"
-)
+_NOBODY_ELSE = "pg_advisory_xact_lock(1953063785, 'tidings_log'::regclass::oid::integer) IS NOT NULL"
+_LOOKS = ("", "AND EXISTS (SELECT FROM tidings_log WHERE position = $1)")
 _VERSION = "(SELECT coalesce(max(version), 0) FROM tidings_log WHERE stream = {0} AND version >= {1})"
 """Of a stream only what is not older than the expected version is read."""
 
-_ONE = f"""
-INSERT INTO tidings_log
-SELECT $1::bigint + 1, $2, $3, $4, $5, $6, $7, $8, NULL, NULL::bigint, $9, $10, $11, $12, $13, $14
-WHERE {_NOBODY_ELSE}
-ON CONFLICT (position) DO NOTHING
-"""
-_ONE_OF_STREAM = f"""
-INSERT INTO tidings_log
-SELECT $1::bigint + 1, $2, $3, $4, $5, $6, $7, $8, $15::text, $16::bigint + 1, $9, $10, $11, $12, $13, $14
-WHERE {_NOBODY_ELSE} AND $16 = {_VERSION.format("$15", "$16")}
-ON CONFLICT (position) DO NOTHING
-"""
-"""A statement of its own: to be ready to look at versions costs the server a tenth, where there is no stream too."""
+_ONE = [
+    f"""
+    INSERT INTO tidings_log
+    SELECT $1::bigint + 1, $2, $3, $4, $5, $6, $7, $8, NULL, NULL::bigint, $9, $10, $11, $12, $13, $14
+    WHERE {_NOBODY_ELSE} {look}
+    ON CONFLICT (position) DO NOTHING
+    """
+    for look in _LOOKS
+]
+_ONE_OF_STREAM = [
+    f"""
+    INSERT INTO tidings_log
+    SELECT $1::bigint + 1, $2, $3, $4, $5, $6, $7, $8, $15::text, $16::bigint + 1, $9, $10, $11, $12, $13, $14
+    WHERE {_NOBODY_ELSE} {look} AND $16 = {_VERSION.format("$15", "$16")}
+    ON CONFLICT (position) DO NOTHING
+    """
+    for look in _LOOKS
+]
+"""Statements of their own: to be ready to look at versions costs the server a tenth, where there is no stream too."""
 _ONE_FORMATS = [1, 1, 1, 1, 0, 1, 1, 0, *[1] * 6]
 _ONE_OF_STREAM_FORMATS = [*_ONE_FORMATS, 1, 1]
 _BIGINT = Struct(">q").pack
@@ -52,15 +58,22 @@ _COLUMNS = ("type text", "schema integer", "topic text", "key text", "slot integ
 _SEVERAL_FORMATS = [0] * 5 + [1, 0, 0, 1] + [0] * (len(_COLUMNS) + 2)
 
 
-def following(ops: Sequence[Op], last: int) -> Statement | None:
+def following(ops: Sequence[Op], last: int, *, look: bool) -> Statement | None:
     """Append messages behind position `last`, if nobody else did and streams are at their expected versions.
+
+    Args:
+        ops: What to append.
+        last: Where the session on which this runs has appended last.
+        look: Whether that is still there.
 
     Returns:
         A statement that changes rows, or none if it cannot; None where only the functions can append them.
     """
     if not _are_new(ops):
         return None
-    return _one(last, ops[0]) if len(ops) == 1 and len(ops[0].envelopes) == 1 else _several(last, ops)
+    if len(ops) == 1 and len(ops[0].envelopes) == 1:
+        return _one(ops[0], last, look=look)
+    return _several(ops, last, look=look)
 
 
 def placed(op: Append, positions: Iterable[int]) -> Appended:
@@ -79,7 +92,7 @@ def _are_new(ops: Sequence[Op]) -> TypeGuard[Sequence[Append]]:
     return True
 
 
-def _one(last: int, op: Append) -> Statement:
+def _one(op: Append, last: int, *, look: bool) -> Statement:
     [each] = op.envelopes
     # Without calls where there are none to be had: after a wait for the server each takes about a microsecond.
     topic, key, stream = each.topic, each.key, each.stream
@@ -99,11 +112,11 @@ def _one(last: int, op: Append) -> Statement:
         each.data,
     )
     if stream is None:
-        return _ONE, Encoded(values, _ONE_FORMATS)
-    return _ONE_OF_STREAM, Encoded((*values, stream.encode(), _BIGINT(op.expected)), _ONE_OF_STREAM_FORMATS)
+        return _ONE[look], Encoded(values, _ONE_FORMATS)
+    return _ONE_OF_STREAM[look], Encoded((*values, stream.encode(), _BIGINT(op.expected)), _ONE_OF_STREAM_FORMATS)
 
 
-def _several(last: int, appends: Sequence[Append]) -> Statement | None:
+def _several(appends: Sequence[Append], last: int, *, look: bool) -> Statement | None:
     rows = [msgspec.structs.astuple(each) for append in appends for each in append.envelopes]
     _, ids, sources, types, schemas, topics, keys, slots, streams, versions, times, *context, headers, datas = zip(
         *rows, strict=True
@@ -134,7 +147,7 @@ def _several(last: int, appends: Sequence[Append]) -> Statement | None:
     ]
     if apart:
         values += texts(list(known)).encode(), integers(known.values()).encode()
-    sql = _statement(own_kind=own_kind, own_key=own_key, own_stream=apart, in_stream=bool(known))
+    sql = _statement(own_kind=own_kind, own_key=own_key, own_stream=apart, in_stream=bool(known), look=look)
     return sql, Encoded(values, _SEVERAL_FORMATS[: len(values)])
 
 
@@ -145,7 +158,7 @@ _ROW = (
 
 
 @functools.cache
-def _statement(*, own_kind: bool, own_key: bool, own_stream: bool, in_stream: bool) -> str:
+def _statement(*, own_kind: bool, own_key: bool, own_stream: bool, in_stream: bool, look: bool) -> str:
     """Append several rows. To read an array costs as much as a row: what all have in common is sent once.
 
     The first row is inserted by itself: where its place is taken, the others must not be inserted behind it.
@@ -173,7 +186,7 @@ def _statement(*, own_kind: bool, own_key: bool, own_stream: bool, in_stream: bo
     return f"""
         WITH first AS (
             INSERT INTO tidings_log SELECT {_ROW.format(place=1, step=1, **first)}
-            WHERE {_NOBODY_ELSE} AND {is_right}
+            WHERE {_NOBODY_ELSE} {_LOOKS[look]} AND {is_right}
             ON CONFLICT (position) DO NOTHING RETURNING position
         )
         INSERT INTO tidings_log SELECT {_ROW.format(place="place", step=1 if own_stream else "place", **other)}
