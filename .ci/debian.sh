@@ -16,5 +16,8 @@ fi
 echo "installing for the tests, unless NO_INSTALL=1:$missing"
 export DEBIAN_FRONTEND=noninteractive
 # shellcheck disable=SC2086 - several names
-{ apt-get -qq update && apt-get -qq install --yes --no-install-recommends $missing; } > /dev/null 2>&1 ||
-    echo "apt-get could not install them, so that some tests are skipped"
+apt="apt-get -qq -o Acquire::Retries=3"
+if ! { $apt update && $apt install --yes --no-install-recommends $missing; } > /dev/null 2>&1; then
+    echo "apt-get could not install them, so that some tests are skipped; with CI set, that is a failure"
+    [ -z "${CI:-}" ]
+fi
