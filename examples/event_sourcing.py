@@ -2,7 +2,7 @@
 
 It prints:
 
-    refused: a-1 has 50, not 80
+    refused: a-1 has 50, not 1000000
     the balance of a-1 is 30
     [('a-1', 30)]
 """
@@ -87,7 +87,7 @@ async def main() -> None:
         running = asyncio.create_task(app.run())
         await app.execute(accounts, Deposit("a-1", 50))
         try:
-            await app.execute(accounts, Withdraw("a-1", 80))
+            await app.execute(accounts, Withdraw("a-1", 1_000_000))
         except InsufficientFunds as refused:
             print(f"refused: {refused}")
         position = await app.execute(accounts, Withdraw("a-1", 20))

@@ -44,6 +44,13 @@ def test_an_example_prints_what_it_says(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["first", "notification", "state_transfer", "event_sourcing"])
+def test_an_example_runs_once_more_where_it_ran_before(name: str, tmp_path: Path) -> None:
+    for _ in range(2):
+        done = run(EXAMPLES / f"{name}.py", tmp_path)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["first", "notification", "state_transfer", "event_sourcing"])
 def test_an_example_prints_the_same_on_postgresql(name: str, tmp_path: Path, newest_postgres_url: str) -> None:
     """Nothing is changed but the URL."""
     program = tmp_path / f"{name}.py"
