@@ -112,11 +112,16 @@ class Outbox:
 
 @contextlib.contextmanager
 def _explained(table: OutboxTable) -> Iterator[None]:
-    """Say what a missing table means, which says little to who has never seen it."""
+    """Say what drivers say in words that mean little to who has never seen the table."""
     try:
         yield
     except UsageError:
         raise
+    except UnicodeEncodeError as error:  # before anything was sent
+        raise UsageError(
+            f"the connection speaks {error.encoding}, which has no {error.object[error.start : error.end]!r}",
+            "connect with client_encoding=utf8",
+        ) from error
     except Exception as error:
         text = str(error)
         if "tidings_outbox" not in text or not ("no such table" in text or "does not exist" in text):

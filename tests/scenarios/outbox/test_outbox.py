@@ -253,6 +253,15 @@ async def test_a_database_without_a_store_is_named_as_such(newest_postgres_url: 
         refuse(app, connection, "there is no outbox of sqlite:")
 
 
+async def test_a_connection_that_does_not_speak_every_letter_is_named_as_such(newest_postgres_url: str) -> None:
+    async with App(newest_postgres_url, name="shop") as app:
+        with psycopg.connect(newest_postgres_url, client_encoding="latin1") as connection:
+            with pytest.raises(UsageError, match=r"speaks latin-1, which has no 'ć'.*client_encoding=utf8"):
+                app.outbox.add(connection, Placed("o-ć"))
+            app.outbox.add(connection, Placed("o-é"))
+        assert await app.outbox.ship() == 1
+
+
 def test_other_things_are_refused(tmp_path: Path) -> None:
     app = App(f"sqlite:{tmp_path}/shop.db")
     with pytest.raises(UsageError, match=r"given builtins\.str as the connection"):
