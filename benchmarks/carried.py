@@ -288,13 +288,14 @@ def figures(
     """
     enough, within = at_most(ENOUGH / OF_ACKS, acking), with_client(CPU_LIMIT, acking_many)
     trivial, effect = (receiving(corner, effect=effect) for effect in (False, True))
-    least = f"floor: {client} acking each, or {ENOUGH / OF_ACKS:,.0f} a second if that is less"
+    floor = f"floor: {client}"
+    least = f"{floor} acking each, or {ENOUGH / OF_ACKS:,.0f} a second if that is less"
     return (
         *family(name, ("app_effect", "app: SQL effect, exactly once", effect, enough, OF_ACKS, least)),
         *family(
             name,
-            ("latency", f"{RATE} a second, p50", adapter_latency(corner), raw_latency, 0.5, f"floor: {client}"),
-            ("app_latency", "app: from publish to handler", latency(corner), raw_latency, 0.5, f"floor: {client}"),
+            ("latency", f"{RATE} a second, p50", adapter_latency(corner), raw_latency, 0.5, floor),
+            ("app_latency", "app: from publish to handler", latency(corner), raw_latency, 0.5, floor),
             **latency_of(0.5),
         ),
         *family(
