@@ -21,7 +21,7 @@ BROKER_KILLS = 100 if LONG else 3
 """kill -9 of a broker's server under load."""
 BROKER_WORKERS = 100 if LONG else 5
 """kill -9 of workers that receive from a broker."""
-CUTS = 60 if LONG else 8
+CUTS = 600 if LONG else 60
 """Ways in which the network to a broker breaks."""
-CHANGES = 40 if LONG else 14
+CHANGES = 120 if LONG else 40
 """Workers that come or go."""

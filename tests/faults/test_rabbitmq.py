@@ -1,6 +1,7 @@
 """The server and the network between it and an app die at any moment: what was confirmed arrives, in order per key."""
 
 import asyncio
+import itertools
 import random
 import time
 from collections import defaultdict
@@ -40,31 +41,41 @@ class Traffic:
 
     def __init__(self, url: str, receiving: str) -> None:
         self.shop = RabbitBroker(url, "shop")
-        self.workers = [RabbitBroker(receiving, "billing") for _ in range(2)]
+        self.receiving = receiving
+        self.workers: dict[RabbitBroker, asyncio.Task] = {}
         self.confirmed: dict[str, list[str]] = defaultdict(list)
         self.logged: dict[str, list[str]] = defaultdict(list)
         self.slowest = 0.0
         self._known: set[str] = set()
         self._flowed = asyncio.Event()
-        self._tasks: list[asyncio.Task] = []
         self._publishing = True
 
     async def __aenter__(self):
-        for broker in (self.shop, *self.workers):
-            await broker.open()
-        for worker in self.workers:
-            await worker.subscribe(["orders"])
-        self._tasks = [
-            asyncio.create_task(self._publish()),
-            *(asyncio.create_task(self._receive(w)) for w in self.workers),
-        ]
+        await self.shop.open()
+        for _ in range(2):
+            await self.join()
+        self._task = asyncio.create_task(self._publish())
         return self
 
     async def __aexit__(self, *_):
-        for task in self._tasks:
+        for task in (self._task, *self.workers.values()):
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(self._task, *self.workers.values(), return_exceptions=True)
         await asyncio.gather(*(broker.close() for broker in (self.shop, *self.workers)))
+
+    async def join(self):
+        """One more worker."""
+        worker = RabbitBroker(self.receiving, "billing")
+        await worker.open()
+        await worker.subscribe(["orders"])
+        self.workers[worker] = asyncio.create_task(self._receive(worker))
+
+    async def leave(self, worker):
+        """One worker less; what it has fetched and not settled comes back to others."""
+        task = self.workers.pop(worker)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await worker.close()
 
     async def _publish(self):
         sent = [0] * KEYS
@@ -111,7 +122,7 @@ class Traffic:
     async def judged(self, within: float = RESUMED):
         """Everything that was confirmed has arrived, each key in order; no call took longer than it may."""
         self._publishing = False
-        await self._tasks[0]
+        await self._task
         wanted = {key: len(ids) for key, ids in self.confirmed.items()}
         end = time.monotonic() + within
         while any(len(self.logged[key]) < count for key, count in wanted.items()) and time.monotonic() < end:
@@ -167,18 +178,16 @@ async def test_faults_of_the_network_lose_nothing_and_keep_the_order(url, proxy)
 
 @pytest.mark.proves("G5", "G9")
 async def test_workers_that_come_and_go_keep_each_key_in_order(url) -> None:
-    url += "?shards=4"
+    """From one worker to eight and back."""
+    url += "?shards=8"
+    chance, wanted = random.Random(5), itertools.cycle([*range(1, 9), *range(7, 1, -1)])
     async with Traffic(url, url) as traffic:
-        for number in range(CHANGES):
-            await asyncio.sleep(random.uniform(0.1, 0.4))
-            place = number % 2
-            traffic._tasks[1 + place].cancel()
-            await asyncio.gather(traffic._tasks[1 + place], return_exceptions=True)
-            await traffic.workers[place].close()
-            traffic.workers[place] = RabbitBroker(url, "billing")
-            await traffic.workers[place].open()
-            await traffic.workers[place].subscribe(["orders"])
-            traffic._tasks[1 + place] = asyncio.create_task(traffic._receive(traffic.workers[place]))
+        for number in itertools.islice(wanted, CHANGES):
+            if len(traffic.workers) < number:
+                await traffic.join()
+            else:
+                await traffic.leave(chance.choice(list(traffic.workers)))
+            await asyncio.sleep(chance.uniform(0.1, 0.4))
         print(f"{await traffic.judged()} confirmed, all there")
 
 
