@@ -432,3 +432,14 @@ async def test_another_isolation_that_is_the_database_s_own_does_not_disturb_the
         assert await one.store.query("SHOW transaction_isolation") == [("read committed",)]
         found = await asyncio.gather(*(app.publish(Order("a")) for app in (one, other) for _ in range(50)))
     assert sorted(found) == list(range(1, 101))
+
+
+@pytest.mark.bad_input(35)
+async def test_settings_that_are_the_database_s_own_do_not_change_what_is_kept(
+    postgres_servers: PostgresServers, url: str
+) -> None:
+    for setting in ("array_nulls = off", "bytea_output = escape", "search_path = nowhere", "timezone = Japan"):
+        postgres_servers.shared().execute(f"ALTER DATABASE shop SET {setting}")
+    async with App(url, name="shop") as app:
+        await app.publish(Order("a"), Order("b"))
+        assert await app.store.query("SELECT DISTINCT correlation, traceparent FROM tidings_log") == [(None, None)]

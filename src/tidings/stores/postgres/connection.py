@@ -268,6 +268,7 @@ class Place:
             **{f"tcp_{name}": value for name, value in _PROBES.items()},
             "tcp_user_timeout": int(_UNHEARD * 1000),
             "default_transaction_isolation": r"read\ committed",  # whoever gets the lock of the log sees what is before
+            "array_nulls": "on",  # where it is off, what is nothing becomes the text NULL
             "timezone": "UTC",
             "client_min_messages": "warning",
         }
