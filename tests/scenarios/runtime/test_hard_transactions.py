@@ -401,3 +401,37 @@ async def test_what_a_failed_handler_delayed_does_not_leave_with_those_before_it
         app.stop()
         await running
     assert sorted(seen) == ["fine", "good"]
+
+
+@pytest.mark.parametrize("by", ["tx", "connection"])
+@pytest.mark.parametrize("words", ["SET LOCAL search_path TO tenant", "SET search_path TO tenant"])
+async def test_a_search_path_of_ones_own_leads_no_message_into_the_store_of_another_schema(
+    newest_postgres_url: str, by: str, words: str
+) -> None:
+    shop = App(newest_postgres_url, name="shop")
+
+    async def move(tx: Transaction) -> None:
+        await ((await tx.connection()).execute(words) if by == "connection" else tx.execute(words))
+
+    @shop.on(OrderPlaced, retry=ONCE)
+    async def keep(order: OrderPlaced, tx: Transaction) -> ReceiptSent:
+        await move(tx)
+        await tx.append(f"shipment:{order.order_id}", order.order_id, [Shipped(order.order_id)], 0)
+        await tx.execute("INSERT INTO kept VALUES (?)", order.order_id)
+        return ReceiptSent(order.order_id)
+
+    async with shop, App(f"{newest_postgres_url}?schema=tenant", name="tenant") as tenant:
+        async with tenant.transaction() as tx:
+            await tx.execute("CREATE TABLE kept (id TEXT)")
+        await shop.publish(OrderPlaced("a"), OrderPlaced("b"))
+        await shop.run(until_idle=True)
+        async with shop.transaction() as tx:
+            await move(tx)
+            await tx.publish(ReceiptSent("c"))
+        async with shop.transaction() as tx:  # on the same connection
+            [(path,)] = await tx.execute("SHOW search_path")
+        assert path == "public"
+        assert await tenant.store.head() == 0
+        assert await shop.store.head() == 7
+        assert await tenant.store.query("SELECT id FROM kept ORDER BY id") == [("a",), ("b",)]
+        assert await shop.store.held() == []

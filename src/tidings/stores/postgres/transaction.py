@@ -29,6 +29,10 @@ _SAVE_OP: Statement = ("SAVEPOINT tidings_op", ())
 _KEEP_OP: Statement = ("RELEASE SAVEPOINT tidings_op", ())
 _UNDO_OP: Statement = ("ROLLBACK TO SAVEPOINT tidings_op", ())
 _ROLLBACK: Statement = ("ROLLBACK", ())
+_HOME: Statement = ("RESET search_path", ())
+_GO_HOME: list[Statement] = [("SELECT set_config('tidings.path', current_setting('search_path'), true)", ()), _HOME]
+_RETURN: Statement = ("SELECT set_config('search_path', current_setting('tidings.path'), true)", ())
+"""Ours go to the store's schema, and what follows them to where the user has set the path."""
 _UNTOUCHED = frozenset((TransactionStatus.IDLE, TransactionStatus.INTRANS))
 """Where something fails and the transaction does not, nothing was sent: a value could not be."""
 
@@ -68,6 +72,7 @@ class PostgresTransaction:
         self.waiting = False
         self._open = True
         self._begun = False
+        self._astray = False  # the user may have set another search path
         self._appended: int | None = None  # the last position, once an operation was applied
 
     async def execute(self, sql: str, params: Sequence[Any] = ()) -> PostgresRows | Deferred:
@@ -96,25 +101,31 @@ class PostgresTransaction:
     async def load(self, stream: str, after: int = 0) -> Sequence[tuple[str, bytes, int]]:
         """(type, data, version) of a stream's events, as this transaction sees them."""
         self._check("")
-        return (await self._send((LOAD, (stream, after))))[-1].rows
+        if self._astray:
+            self._pending += _GO_HOME
+        found = (await self._send((LOAD, (stream, after))))[-1].rows
+        if self._astray:
+            self._pending.append(_RETURN)
+        return found
 
     async def apply(self, op: Op) -> Any:
         """Apply an operation as part of this transaction; one that is refused leaves nothing behind."""
         self._check("")
         self._check_sound()
-        self._pending.append(_SAVE_OP)
+        ahead = [_SAVE_OP, *(_GO_HOME if self._astray else ())]
+        self._pending += ahead
         try:
             result = await drive(APPLY[type(op)](op), self)
         except (psycopg.Error, TidingsError) as error:
-            if self._pending and self._pending[-1] == _SAVE_OP:  # refused before anything was sent
-                self._pending.pop()
+            if self._pending[-len(ahead) :] == ahead:  # refused before anything was sent
+                del self._pending[-len(ahead) :]
             else:
                 await self._go_back(_UNDO_OP, _KEEP_OP)
             raise explain(error, self._place, op) from error.__cause__
-        if self._pending and self._pending[-1] == _SAVE_OP:
-            self._pending.pop()
+        if self._pending[-len(ahead) :] == ahead:
+            del self._pending[-len(ahead) :]
         else:
-            self._pending.append(_KEEP_OP)
+            self._pending += [_KEEP_OP, _RETURN] if self._astray else [_KEEP_OP]
         self._appended = max(self._appended or 0, result.position if isinstance(result, Appended) else 0)
         return result
 
@@ -123,6 +134,7 @@ class PostgresTransaction:
         self._check("")
         if self._pending:
             await self._send()
+        self._astray = True
         return self._connection
 
     async def savepoint(self) -> None:
@@ -184,6 +196,8 @@ class PostgresTransaction:
             self._end()
             return
         is_there = not self._connection.closed  # else it broke before, and nobody is asked to commit
+        if self._astray and self._connection.pgconn.transaction_status == TransactionStatus.INTRANS:
+            self._pending.append(_HOME)  # the next one who has this connection starts there
         try:
             result = (await self._run((COMMIT,)))[-1]
         except BaseException as error:
@@ -268,6 +282,8 @@ class PostgresTransaction:
             raise UsageError("this transaction has ended", "use it only where it was given, before commit and rollback")
         if sql and (word := first_word(sql)) in _OURS:
             raise UsageError(f"{word} inside a transaction", "tidings begins and ends transactions")
+        if sql and (word == "SET" or "search_path" in sql):
+            self._astray = True
 
     def _check_sound(self) -> None:
         """Refuse to go on where somebody caught the error of a statement that failed: none is taken any more."""
