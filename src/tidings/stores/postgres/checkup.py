@@ -32,18 +32,27 @@ def outside(place: Place) -> Iterator[Check]:
 
 def inside(*, deep: bool) -> Steps[list[Check]]:
     """Whether the server is set up to keep what a store promises; `deep` reads the whole log."""
-    [(server, number, fsync, synchronous, full_pages, size)] = yield from rows(
+    [(server, number, fsync, synchronous, full_pages, size, database, role, source)] = yield from rows(
         "SELECT current_setting('server_version'), current_setting('server_version_num')::integer, "
         "current_setting('fsync'), current_setting('synchronous_commit'), current_setting('full_page_writes'), "
-        "pg_database_size(current_database())"
+        "pg_database_size(current_database()), current_database(), current_user, "
+        "(SELECT source FROM pg_settings WHERE name = 'synchronous_commit')"
     )
     found = [
         Check("postgresql", "ok" if number >= OLDEST_SERVER * 10_000 else "fail", f"{server}, {size / 1e6:,.1f} MB")
     ]
     found.append(_setting("fsync", fsync, "off" not in fsync, "what was acknowledged survives a power cut (G1)"))
-    found.append(
-        _setting("synchronous_commit", synchronous, synchronous != "off", "what was acknowledged survives a crash (G1)")
+    whose = {
+        "user": f"ROLE {role}",
+        "database": f"DATABASE {database}",
+        "database user": f"ROLE {role} IN DATABASE {database}",
+    }
+    commits = _setting(
+        "synchronous_commit", synchronous, synchronous != "off", "what was acknowledged survives a crash (G1)"
     )
+    if commits.verdict != "ok" and source in whose:  # which the server's own setting would not change
+        commits = commits._replace(fix=f"ALTER {whose[source]} RESET synchronous_commit")
+    found.append(commits)
     found.append(_setting("full_page_writes", full_pages, full_pages == "on", "the files survive a power cut (G1)"))
     oldest = yield from value(
         "SELECT extract(epoch FROM max(clock_timestamp() - xact_start))::float FROM pg_stat_activity "
