@@ -435,3 +435,11 @@ async def test_a_search_path_of_ones_own_leads_no_message_into_the_store_of_anot
         assert await shop.store.head() == 7
         assert await tenant.store.query("SELECT id FROM kept ORDER BY id") == [("a",), ("b",)]
         assert await shop.store.held() == []
+
+
+async def test_a_question_mark_in_a_text_is_no_placeholder(newest_postgres_url: str) -> None:
+    async with App(newest_postgres_url, name="shop") as shop, shop.transaction() as tx:
+        found = await tx.execute(
+            r"SELECT E'it\'s ?', e'\\', 'a''?', $a$ ? $a$, '?\', '[4]'::jsonb ?? 'a', ?::text", "b"
+        )
+    assert list(found) == [("it's ?", "\\", "a'?", " ? ", "?\\", False, "b")]
