@@ -131,6 +131,9 @@ class PsycopgCarrier:
         from psycopg import Cursor
 
         _check_dialect(table, POSTGRESQL)
+        if _is_unheard(self._connection):
+            with self._connection.pipeline():
+                pass
         _check_psycopg_begun(self._connection, "with connection.transaction():")
         Cursor(self._connection).executemany(_insert(table, ["%s"] * 5), rows)
 
@@ -149,8 +152,20 @@ class AsyncPsycopgCarrier:
         from psycopg import AsyncCursor
 
         _check_dialect(table, POSTGRESQL)
+        if _is_unheard(self._connection):
+            async with self._connection.pipeline():
+                pass
         _check_psycopg_begun(self._connection, "async with connection.transaction():")
         await AsyncCursor(self._connection).executemany(_insert(table, ["%s"] * 5), rows)
+
+
+def _is_unheard(connection: Any) -> bool:
+    """True where only the answers to what is under way in a pipeline, which another one inside waits for, will tell."""
+    from psycopg.pq import PipelineStatus, TransactionStatus
+
+    info = connection.info
+    is_piped = info.pipeline_status != PipelineStatus.OFF and info.transaction_status == TransactionStatus.ACTIVE
+    return bool(connection.autocommit and is_piped)
 
 
 def _check_psycopg_begun(connection: Any, cure: str) -> None:

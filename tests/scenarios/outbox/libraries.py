@@ -79,6 +79,13 @@ async def psycopg_autocommit(url: str) -> AsyncIterator[tuple[object, Own]]:
 
 
 @contextlib.asynccontextmanager
+async def psycopg_pipeline(url: str) -> AsyncIterator[tuple[object, Own]]:
+    with psycopg.connect(url, autocommit=True) as connection, connection.pipeline(), connection.transaction():
+        connection.execute("SELECT 1")  # is under way
+        yield connection, now(lambda: connection.execute(INSERT))
+
+
+@contextlib.asynccontextmanager
 async def async_psycopg(url: str) -> AsyncIterator[tuple[object, Own]]:
     async with await psycopg.AsyncConnection.connect(url, cursor_factory=psycopg.AsyncRawCursor) as connection:
         yield connection, now(lambda: connection.execute(INSERT))
@@ -174,6 +181,7 @@ WAYS: dict[str, list[Way]] = {
     "postgresql": [
         plain_psycopg,
         psycopg_autocommit,
+        psycopg_pipeline,
         async_psycopg,
         alchemy_async_session,
         alchemy_async_connection,

@@ -216,9 +216,16 @@ async def test_a_connection_in_no_transaction_is_refused(app: App, url: str) -> 
     else:
         with psycopg.connect(url, autocommit=True) as connection:
             refuse(app, connection, r"in no transaction.*with connection\.transaction\(\):")
+            with connection.pipeline():
+                connection.execute("SELECT 1")
+                refuse(app, connection, r"in no transaction.*with connection\.transaction\(\):")
         async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
             with pytest.raises(UsageError, match=r"in no transaction.*async with connection\.transaction"):
                 await app.outbox.add(connection, Placed("o-1"))
+            async with connection.pipeline():
+                await connection.execute("SELECT 1")
+                with pytest.raises(UsageError, match=r"in no transaction.*async with connection\.transaction"):
+                    await app.outbox.add(connection, Placed("o-1"))
     with engine(url) as made, made.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         refuse(app, connection, r"in no transaction.*with engine")
     refuse(app, django_connection(url), r"in no transaction.*with transaction\.atomic\(\):")
