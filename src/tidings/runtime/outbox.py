@@ -123,10 +123,22 @@ def _explained(table: OutboxTable) -> Iterator[None]:
             "connect with client_encoding=utf8",
         ) from error
     except Exception as error:
-        text = str(error)
-        if "tidings_outbox" not in text or not ("no such table" in text or "does not exist" in text):
+        if "no such table: tidings_outbox" not in str(error) and _code_of(error) not in _MISSING:
             raise
         raise UsageError(
             f"there is no outbox of {table.place} where this connection leads",
             "give a connection to the app's own database; if it is one, open the app once, which makes the tables",
         ) from error
+
+
+_MISSING = ("42P01", "3F000")
+"""What PostgreSQL calls a table or schema that is not there, in whatever language it speaks."""
+
+
+def _code_of(error: BaseException) -> str | None:
+    """SQLSTATE of an error, or of the driver's own that SQLAlchemy or Django tells in its stead."""
+    for each in (error, getattr(error, "orig", None), error.__cause__):
+        code: str | None = getattr(each, "sqlstate", None) or getattr(each, "pgcode", None)
+        if code is not None:
+            return code
+    return None

@@ -260,6 +260,22 @@ async def test_a_database_without_a_store_is_named_as_such(newest_postgres_url: 
         refuse(app, connection, "there is no outbox of sqlite:")
 
 
+def test_a_database_without_a_store_is_named_as_such_by_a_server_of_another_language(newest_postgres_url: str) -> None:
+    """As with lc_messages = 'de_DE.UTF-8', which is not on every machine."""
+    with psycopg.connect(newest_postgres_url) as connection:
+        connection.execute("CREATE TABLE tidings_outbox (id text, source text, key text, time bigint, envelope bytea)")
+        connection.execute(
+            "CREATE FUNCTION miss() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION "
+            "'Relation »tidings_outbox« existiert nicht' USING ERRCODE = 'undefined_table'; END $$"
+        )
+        connection.execute("CREATE TRIGGER miss BEFORE INSERT ON tidings_outbox FOR EACH ROW EXECUTE FUNCTION miss()")
+    app = App(newest_postgres_url)
+    with psycopg.connect(newest_postgres_url) as connection:
+        refuse(app, connection, "there is no outbox of postgresql:")
+    with engine(newest_postgres_url) as made, made.connect() as other:
+        refuse(app, other, "there is no outbox of postgresql:")
+
+
 async def test_a_connection_that_does_not_speak_every_letter_is_named_as_such(newest_postgres_url: str) -> None:
     async with App(newest_postgres_url, name="shop") as app:
         with psycopg.connect(newest_postgres_url, client_encoding="latin1") as connection:
