@@ -11,6 +11,7 @@ import pytest
 
 from tests.scenarios.runtime.messages import OrderPlaced, ReceiptSent, Said, Ship
 from tests.scenarios.runtime.waiting import until
+from tests.servers.postgres import PostgresServers
 from tidings import App, Dead, Decider, Retry, Transaction, errors, event
 
 ONCE = Retry(attempts=1)
@@ -434,6 +435,36 @@ async def test_a_search_path_of_ones_own_leads_no_message_into_the_store_of_anot
         assert await tenant.store.head() == 0
         assert await shop.store.head() == 7
         assert await tenant.store.query("SELECT id FROM kept ORDER BY id") == [("a",), ("b",)]
+        assert await shop.store.held() == []
+
+
+@pytest.mark.parametrize(
+    "words", ["SET LOCAL ROLE pg_read_all_stats", "SELECT set_config('role', 'pg_read_all_stats', false)"]
+)
+async def test_a_role_of_ones_own_is_that_of_ones_own_statements(
+    newest_postgres_url: str, postgres_servers: PostgresServers, words: str
+) -> None:
+    postgres_servers.shared().execute("GRANT pg_read_all_stats TO tidings")
+    shop = App(newest_postgres_url, name="shop")
+    roles: list[object] = []
+
+    async def role(tx: Transaction) -> None:
+        roles.append(*await tx.execute("SELECT current_user"))
+
+    @shop.on(OrderPlaced, retry=ONCE)
+    async def keep(order: OrderPlaced, tx: Transaction) -> ReceiptSent:
+        await tx.execute(words)
+        await tx.append(f"shipment:{order.order_id}", order.order_id, [Shipped(order.order_id)], 0)
+        await role(tx)
+        return ReceiptSent(order.order_id)
+
+    async with shop:
+        await shop.publish(OrderPlaced("a"))
+        await shop.run(until_idle=True)
+        async with shop.transaction() as tx:  # on the same connection
+            await role(tx)
+        assert roles == [("pg_read_all_stats",), ("tidings",)]
+        assert await shop.store.head() == 3
         assert await shop.store.held() == []
 
 

@@ -29,10 +29,13 @@ _SAVE_OP: Statement = ("SAVEPOINT tidings_op", ())
 _KEEP_OP: Statement = ("RELEASE SAVEPOINT tidings_op", ())
 _UNDO_OP: Statement = ("ROLLBACK TO SAVEPOINT tidings_op", ())
 _ROLLBACK: Statement = ("ROLLBACK", ())
-_HOME: Statement = ("RESET search_path", ())
-_GO_HOME: list[Statement] = [("SELECT set_config('tidings.path', current_setting('search_path'), true)", ()), _HOME]
-_RETURN: Statement = ("SELECT set_config('search_path', current_setting('tidings.path'), true)", ())
-"""Ours go to the store's schema, and what follows them to where the user has set the path."""
+_HOME: list[Statement] = [("RESET ROLE", ()), ("RESET search_path", ())]
+_ASTRAY = (("role", "tidings.role"), ("search_path", "tidings.path"))
+_NOTE = ", ".join(f"set_config('{noted}', current_setting('{name}'), true)" for name, noted in _ASTRAY)
+_RECALL = ", ".join(f"set_config('{name}', current_setting('{noted}'), true)" for name, noted in _ASTRAY)
+_GO_HOME: list[Statement] = [(f"SELECT {_NOTE}", ()), *_HOME]
+_RETURN: Statement = (f"SELECT {_RECALL}", ())
+"""Ours go to the store's schema by our own role; what follows them goes where, and as whom, the user has set it to."""
 _UNTOUCHED = frozenset((TransactionStatus.IDLE, TransactionStatus.INTRANS))
 """Where something fails and the transaction does not, nothing was sent: a value could not be."""
 
@@ -72,7 +75,7 @@ class PostgresTransaction:
         self.waiting = False
         self._open = True
         self._begun = False
-        self._astray = False  # the user may have set another search path
+        self._astray = False  # the user may have set another search path, or role
         self._appended: int | None = None  # the last position, once an operation was applied
 
     async def execute(self, sql: str, params: Sequence[Any] = ()) -> PostgresRows | Deferred:
@@ -197,7 +200,7 @@ class PostgresTransaction:
             return
         is_there = not self._connection.closed  # else it broke before, and nobody is asked to commit
         if self._astray and self._connection.pgconn.transaction_status == TransactionStatus.INTRANS:
-            self._pending.append(_HOME)  # the next one who has this connection starts there
+            self._pending += _HOME  # the next one who has this connection starts there
         try:
             result = (await self._run((COMMIT,)))[-1]
         except BaseException as error:
@@ -282,7 +285,7 @@ class PostgresTransaction:
             raise UsageError("this transaction has ended", "use it only where it was given, before commit and rollback")
         if sql and (word := first_word(sql)) in _OURS:
             raise UsageError(f"{word} inside a transaction", "tidings begins and ends transactions")
-        if sql and (word == "SET" or "search_path" in sql):
+        if sql and (word == "SET" or "set_config" in sql):
             self._astray = True
 
     def _check_sound(self) -> None:
