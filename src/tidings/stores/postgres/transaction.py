@@ -153,6 +153,9 @@ class PostgresTransaction:
             self._pending.pop()
         else:
             self._pending.append(_KEEP)
+            if self._astray:  # the next delivery of the batch starts at home
+                self._pending += _HOME
+                self._astray = False
 
     async def undo(self) -> None:
         """Undo what was done since the savepoint."""
