@@ -18,7 +18,7 @@ from tidings.stores.postgres.apply import alone, is_shared, together
 from tidings.stores.postgres.failures import explain, is_lost, is_refusal, is_transient
 from tidings.stores.postgres.fresh import following, placed
 from tidings.stores.postgres.pool import is_usable
-from tidings.stores.postgres.steps import Steps
+from tidings.stores.postgres.steps import Result, Statement, Steps
 from tidings.stores.postgres.wire import BlockingWire, OwnWire, drive
 
 T = TypeVar("T")
@@ -53,8 +53,11 @@ class Committer:
         lost = None
         if type(op) is Append:
             try:
-                if (outcomes := await self._follow((op,))) is not None:
-                    return outcomes, True
+                if (ready := self._ready_to_follow((op,))) is not None:
+                    wire, statement = ready
+                    [result] = await wire.run((statement,))
+                    if (outcomes := self._followed((op,), result)) is not None:
+                        return outcomes, True
             except Exception as error:  # noqa: BLE001 - given to the caller
                 if not await self._may_try_again(error, 0):
                     return [(None, explain(error, self._place, op, committing=is_lost(error)))], False
@@ -103,9 +106,11 @@ class Committer:
         """Apply operations together; once more when the connection broke, for doing it again changes nothing."""
         for tries in range(TRIES):
             try:
-                # What may have been applied before is looked at with care.
-                if tries == 0 and (outcomes := await self._follow(ops)) is not None:
-                    return outcomes
+                if tries == 0 and (ready := self._ready_to_follow(ops)) is not None:
+                    wire, statement = ready
+                    [result] = await wire.run((statement,))
+                    if (outcomes := self._followed(ops, result)) is not None:
+                        return outcomes
                 return self._seen(await self._drive(together(ops)))
             except Exception as error:
                 if not await self._may_try_again(error, tries):
@@ -123,25 +128,28 @@ class Committer:
             return False
         return is_transient(error) or (is_lost(error) and tries == 0 and await self._can_connect())
 
-    async def _follow(self, ops: Sequence[Op]) -> list[Outcome] | None:
-        """Append behind what was appended here last, by a single statement; None where that cannot be: nothing was."""
+    def _ready_to_follow(self, ops: Sequence[Op]) -> tuple[Connected, Statement] | None:
+        """What appends behind what was appended here last, and where to run it; None where that cannot be."""
         if not self._is_alone or (wire := self._at_hand()) is None:
             return None
         now = time.monotonic()
         look = now > self._looked + LOOK
         if (statement := following(ops, self._last, look=look)) is None:
             return None
-        self._is_alone = False  # until it is there
-        [result] = await wire.run((statement,))
+        if look:
+            self._looked = now
+        self._is_alone = False  # until it is there: what may have been applied before is looked at with care
+        return wire, statement
+
+    def _followed(self, ops: Sequence[Op], result: Result) -> list[Outcome] | None:
+        """What became of appends; None where nothing was appended, for it was not the end of the log any more."""
         self._worked = time.monotonic()
         if not result.changed:
             return None
         self._is_alone = True
-        if look:
-            self._looked = now
-        return [(self._followed(op), None) for op in ops if type(op) is Append]
+        return [(self._placed(op), None) for op in ops if type(op) is Append]
 
-    def _followed(self, op: Append) -> Appended:
+    def _placed(self, op: Append) -> Appended:
         """What became of an append behind what was the last one so far."""
         first = self._last + 1
         self._last += len(op.envelopes)

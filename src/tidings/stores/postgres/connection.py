@@ -40,8 +40,9 @@ _UNHEARD = 10.0
 BRIEFLY = 0.00015
 """Seconds that an answer is waited for on the spot."""
 _READ, _WRITE, _READY_R, _READY_W = int(Wait.R), int(Wait.W), int(Ready.R), int(Ready.W)
+_MILLISECOND = 0.001
 _SELECTABLE = 1024
-"""Descriptors below this can be waited for so briefly: `poll` counts in milliseconds."""
+"""Descriptors below this can be waited for in less: `poll` counts in milliseconds."""
 MISSES, REST = 3, 100
 """After so many answers in a row that took longer, so many are not waited for on the spot."""
 CANCELLING = 5.0
@@ -114,6 +115,8 @@ class TimelyAsyncConnection(AsyncConnection[tuple[Any, ...]]):
         self.prepared = Prepared()
         self.farewells = farewells(self)
         self.patience = BRIEFLY
+        self._answers = select.poll()  # quicker than `select`
+        self._answers.register(self.pgconn.socket, select.POLLIN)
         self._misses = 0  # in a row
         self._rest = 0  # waits left in which nothing is waited for on the spot
         self._yielded = 0.0  # when others of the event loop last had their turn
@@ -146,22 +149,30 @@ class TimelyAsyncConnection(AsyncConnection[tuple[Any, ...]]):
             patience = 0.0
         else:
             patience = self.patience
-        descriptor = self.pgconn.socket
         state = next(gen)
-        while patience and descriptor < _SELECTABLE:
-            asked = [descriptor] if state & _READ else [], [descriptor] if state & _WRITE else []
-            readable, writable, _ = select.select(*asked, [], patience)
-            if not (readable or writable):
+        while patience:
+            if not (ready := self._ready(state, patience)):
                 self._misses += 1
                 if self._misses == MISSES:
                     self._misses, self._rest = 0, REST
                 break
             try:
-                state = gen.send((_READY_R if readable else 0) | (_READY_W if writable else 0))
+                state = gen.send(ready)
             except StopIteration:
                 self._misses = 0
                 raise
         return state
+
+    def _ready(self, state: int, patience: float) -> int:
+        """What the server is ready for within so many seconds, of what is waited for; 0 for nothing."""
+        if state == _READ and patience >= _MILLISECOND:
+            return _READY_R if self._answers.poll(1000 * patience) else 0
+        descriptor = self.pgconn.socket
+        if descriptor >= _SELECTABLE:
+            return 0
+        asked = [descriptor] if state & _READ else [], [descriptor] if state & _WRITE else []
+        readable, writable, _ = select.select(*asked, [], patience)
+        return (_READY_R if readable else 0) | (_READY_W if writable else 0)
 
     async def answer(self, gen: PQGen[T], state: Wait, timeout: float = DEADLINE) -> T:
         """Go on with it to its end, while others of the event loop have their turn."""
