@@ -60,18 +60,27 @@ def haunt(scene, number, lease):
     return True
 
 
+def haunt_all(scene, lease):
+    """As many zombies as are asked for that are replaced; on a busy machine more are stopped in a commit."""
+    done = tries = 0
+    while done < ZOMBIES:
+        tries += 1
+        assert tries <= 2 * ZOMBIES, f"of {tries - 1} zombies only {done} were replaced:\n{scene.log()}"
+        done += haunt(scene, tries, lease)
+    scene.heal()
+    report = scene.report()
+    print(f"{done} of {tries} zombies were replaced\n{report}")
+    report.require("G5", "G7", "G9", "G10", "G26")
+    assert report.verdicts["G26"].checked >= done
+
+
 @pytest.mark.alone
-@pytest.mark.timeout(max(120, 3 * ZOMBIES))
+@pytest.mark.timeout(max(120, 6 * ZOMBIES))
 def test_a_zombie_commits_nothing(scene):
     lease = 0.3
     scene.options = {"lease": lease}
     scene.prepare()
-    done = sum(haunt(scene, number, lease) for number in range(1, ZOMBIES + 1))
-    scene.heal()
-    report = scene.report()
-    print(f"{done} of {ZOMBIES} zombies were replaced\n{report}")
-    report.require("G5", "G7", "G9", "G10", "G26")
-    assert report.verdicts["G26"].checked >= done >= ZOMBIES * 0.8
+    haunt_all(scene, lease)
 
 
 @pytest.mark.parametrize("lease", [1.0])
