@@ -31,8 +31,8 @@ def a_while(_say):
 def test_nothing_is_lost_doubled_or_reordered_by_kills_of_workers_and_publishers(scene):
     scene.options = {"lease": 0.2}  # so that there is work to be taken over before the next one dies
     begin = time.monotonic()
-    crew, worker = ("publisher", "worker", "worker", "worker"), partial(scene.worker, a_while)
-    killed = campaign(scene, KILLS // 2, crew=crew, counted=("worker",), life=(0.03, 0.4), worker=worker)
+    roles, worker = ("publisher", "worker", "worker", "worker"), partial(scene.worker, a_while)
+    killed = campaign(scene, KILLS // 2, crew=roles, counted=("worker",), life=(0.03, 0.4), worker=worker)
     took = time.monotonic() - begin
     scene.heal()
     report = scene.report()
