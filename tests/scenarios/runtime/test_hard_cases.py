@@ -219,7 +219,7 @@ def suspect(number: int, position: int, envelope: object) -> Held:
 
 
 async def test_a_suspect_runs_alone_and_gets_its_turn_however_busy_the_others_are(url: str) -> None:
-    app, active, alone = App(url), list[int](), list[bool]()
+    app, active, alone, ended = App(url), list[int](), list[bool](), list[int]()
     app.on(OrderPlaced, group="work")(lambda order: None)
     async with app:
         await app.publish(OrderPlaced("bad", -1))
@@ -240,13 +240,14 @@ async def test_a_suspect_runs_alone_and_gets_its_turn_however_busy_the_others_ar
             await asyncio.sleep(0.005)
             await busy.publish(OrderPlaced(order.order_id, order.number + 1))  # there is always something to do
         active.remove(order.number)
+        ended.append(order.number)
 
     async with busy:
         await busy.publish(*(OrderPlaced(f"k{number}", number * 1000) for number in range(8)))
         running = asyncio.create_task(busy.run())
         await until(lambda: len(alone) == 2)
-        count = len(active)
-        await until(lambda: len(active) > count)  # and the others go on
+        count = len(ended)
+        await until(lambda: len(ended) > count + 8)  # and the others go on
         busy.stop()
         await running
         assert await busy.store.held(state="retry") == []
