@@ -86,11 +86,10 @@ class Crossing:
 
         assert self.child(lambda _: asyncio.run(main())).wait() == 0
 
-    def publisher(self, name: str, seconds: float = 3600.0) -> Child:
-        """A process that publishes until it is killed, or for some seconds."""
+    def publisher(self, name: str) -> Child:
+        """A process that publishes until it is killed."""
 
         async def main(ready: Ready) -> None:
-            end = time.monotonic() + seconds
             async with self.app("shop") as app:
                 numbers: Counter[str] = Counter()
                 for at in count():
@@ -100,8 +99,6 @@ class Crossing:
                     if at == 0:
                         ready()
                     await asyncio.sleep(self.pace)
-                    if time.monotonic() > end:
-                        return
 
         return self.child(lambda ready: asyncio.run(main(ready)))
 
