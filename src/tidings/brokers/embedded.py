@@ -50,6 +50,7 @@ class LogConsumer:
     """One worker's share of one group."""
 
     feeds: list[Feed]
+    at_end: bool
 
     def __init__(
         self,
@@ -67,12 +68,14 @@ class LogConsumer:
         self.group = group
         self.member = member
         self.feeds = []
+        self.at_end = False
         self._app = app
         self._lease = lease
         self._one_slot = subscription.slots == 1
         self._feed_of: dict[int, Feed] = {}
         self._dropped: set[int] = set()  # slots forgotten with work under way, and not handed back yet
         self._skip: set[int] = set()
+        self._names = frozenset(names) if (names := subscription.names) is not None else None
         self._wants: Callable[[Any], bool] | None = subscription.wants
         self._recent = recent or Recent()
 
@@ -251,6 +254,7 @@ class LogConsumer:
         found: list[E] = []
         feeds: list[Feed] = [feed for feed in self.feeds if not feed.closing]
         if not feeds:
+            self.at_end = True
             return found
         feeds.sort(key=lambda feed: feed.cursor)  # the hindmost first, but only until it has caught up with the next
         head = await self._recent.look(self.store.head)
@@ -272,12 +276,29 @@ class LogConsumer:
             found.extend(rows)
             feed.cursor = cursor
             watermark.advance_to(cursor)
+        self.at_end = all(feed.cursor >= head for feed in feeds)
         if len(feeds) > 1:
             self._merge()
         if self._skip:
             passed = min(feed.cursor for feed in feeds)
             self._skip = {position for position in self._skip if position > passed}
         return found
+
+    def passes(self, envelopes: Sequence[Envelope], positions: Sequence[int]) -> bool:
+        """Pass by what was appended, if it follows what was taken and nothing of it is for this group."""
+        if len(self.feeds) != 1 or (feed := self.feeds[0]).closing:
+            return False
+        if positions[0] != feed.cursor + 1 or positions[-1] != feed.cursor + len(positions):
+            return False
+        if any(map(self._is_wanted, envelopes)):
+            return False
+        feed.cursor = positions[-1]
+        feed.watermark.advance_to(feed.cursor)
+        return True
+
+    def _is_wanted(self, envelope: Envelope) -> bool:
+        names, wants = self._names, self._wants
+        return (names is None or envelope.type in names) and (wants is None or wants(envelope))
 
     def _merge(self) -> None:
         """Let feeds that are at the same place go on as one."""

@@ -1,7 +1,4 @@
-"""The ports: what a store and a broker owe the runtime. An adapter implements one of them and nothing else.
-
-A store changes only through operations (see `tidings.core.operations`).
-"""
+"""The ports: what a store, which changes only through `tidings.core.operations`, and a broker owe the runtime."""
 
 from __future__ import annotations
 
@@ -256,10 +253,12 @@ class Consumer(Protocol):
     Attributes:
         group: Full name of the group.
         feeds: What this worker holds now.
+        at_end: True when the last `fetch` or `skim` came to the end of the log.
     """
 
     group: str
     feeds: list[Feed]
+    at_end: bool
 
     @property
     def slots(self) -> list[int]:
@@ -280,6 +279,9 @@ class Consumer(Protocol):
     async def again(self, seen: Sequence[Seen]) -> list[Envelope]:
         """All there is of what was skimmed."""
 
+    def passes(self, envelopes: Sequence[Envelope], positions: Sequence[int]) -> bool:
+        """Pass by what follows what was taken, if none of it is for this group; False: fetch it. Not while one does."""
+
     def feed_of(self, envelope: Seen) -> Feed | None:
         """The feed a delivery belongs to now, None when its slot was lost."""
 
@@ -290,10 +292,7 @@ class Consumer(Protocol):
         """Take slots out of their feed, to be handed back once settled."""
 
     def lose(self, feed: Feed) -> set[int]:
-        """Forget a feed of which nobody knows how far it is; returns its slots.
-
-        They are taken up again under another epoch, so that what is still under way for them is refused.
-        """
+        """Forget a feed, for nobody knows how far it is; returns its slots, which are taken up under another epoch."""
 
 
 class Groups(Protocol):

@@ -12,6 +12,7 @@ from tidings.core.operations import CRASHED, Delivery, Held, State
 from tidings.core.ports import Consumer, Store
 from tidings.core.subscription import Subscription
 from tidings.runtime.clock import MICROSECONDS, Clock, loop_time
+from tidings.runtime.settlement import Ended
 
 CRASHES = 3
 """Starts that ended with the worker before a message becomes a dead letter, whatever its retry policy allows."""
@@ -59,9 +60,28 @@ class Intake:
         """True where nothing is held, fails or waits: all there is to take is fresh."""
         return not (self._any_held or self.failing or self.parked)
 
+    @property
+    def more(self) -> bool:
+        """True where the log goes on behind what was looked at last, and may be looked at."""
+        return not (self._consumer.at_end or self._waits or self._is_reserved())
+
     def held_changed(self) -> None:
         """Note that the table of held deliveries is not what it was."""
         self._any_held = self.look = True
+
+    def settled(self, ended: Iterable[Ended], parked: Sequence[Held]) -> None:
+        """Bring memory in line with what is committed now. Args: ended: all but what was just acknowledged."""
+        for end in ended:
+            if end.delivery.held:
+                self.rows.pop(end.delivery.held, None)
+                self.look = True
+            if end.held is not None:
+                envelope = end.delivery.envelope
+                self.held_changed()
+                if envelope.key is not None and self.failing.get(envelope.key) is envelope:
+                    del self.failing[envelope.key]
+        if parked:
+            self.held_changed()
 
     def clear(self) -> None:
         """Forget everything; the store knows."""

@@ -79,14 +79,15 @@ class Plain:
             self._finish(self.current)
             raise
         finally:
-            self.pump.wake.set()
+            self.pump.ended_some()
 
     def _note(self) -> bool:
         """A handler waits."""
         if not self.is_noted:
             self.is_noted = True
             self.pump.begin(self.current)
-            self.pump.wake.set()  # for what ended before
+            if self.pump.ended:
+                self.pump.ended_some()
         return False
 
     async def _handle(self) -> None:

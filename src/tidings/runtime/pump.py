@@ -14,13 +14,14 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from tidings.core.envelope import Seen
+from tidings.core.envelope import Envelope, Seen
 from tidings.core.lanes import Lanes
 from tidings.core.operations import CRASHED, Delivery, Held, Settle
 from tidings.core.ports import Consumer, Feed, Store
 from tidings.core.subscription import Subscription
-from tidings.errors import Fenced, OutcomeUnknown, StoreError
+from tidings.errors import Fenced
 from tidings.runtime.ahead import Ahead
+from tidings.runtime.alarm import Alarm
 from tidings.runtime.answering import Answering
 from tidings.runtime.batch import run_batch
 from tidings.runtime.catchup import reached
@@ -29,7 +30,7 @@ from tidings.runtime.dispatch import Dispatch
 from tidings.runtime.intake import WAITS, Intake
 from tidings.runtime.lane import conclude, make_room, run_lane
 from tidings.runtime.outgoing import Outgoing
-from tidings.runtime.settlement import Endings, settlements
+from tidings.runtime.settlement import Endings, settlements, write
 from tidings.runtime.sweep import sweep
 from tidings.runtime.transaction import OpenTransaction
 
@@ -83,6 +84,7 @@ class Pump:
         self.intake = Intake(store, subscription, consumer, clock)
         self.go_on: Callable[[], None] = lambda: None  # runs this pump in a new task; set by the worker
         self._settled = False  # True while the pump waits, with nothing half committed
+        self._alarm = Alarm(self._look)
         self._owner: asyncio.Task[Any] | None = None
         self._leisure = 0.0 if subscription.counted else LEISURE
         self._broken: BaseException | None = None  # what ended a lane that should not have ended
@@ -93,12 +95,16 @@ class Pump:
     async def run(self) -> None:
         """Pump until `stopping`; then return with everything that ended settled."""
         self._owner = me = asyncio.current_task()
-        while not self.stopping and self._owner is me:
-            self.wake.clear()
-            self._settled = False
-            if not await self.step() and self._owner is me:
-                self._settled = True
-                await self._wait()
+        try:
+            while not self.stopping and self._owner is me:
+                self.wake.clear()
+                self._settled = False
+                if not await self.step() and self._owner is me and not self.wake.is_set():
+                    self._settled = True
+                    await self._wait()
+        finally:
+            if self._owner is me:
+                self._alarm.stop()
 
     async def step(self) -> bool:
         """One round; True when there is reason for another at once."""
@@ -122,11 +128,13 @@ class Pump:
             else:
                 self.ahead.handed(anew=True)
                 taken = await run_batch(self, taken)
-        if not taken:
-            return is_full and self.in_memory < self.ahead.room  # what ended made room
-        self.hand_over(taken)
+        if taken:
+            self.hand_over(taken)
+        goes_on = is_full or self.intake.more or (self.intake.look and bool(taken))
+        if not goes_on or self.in_memory >= self.ahead.room:
+            return False
         await asyncio.sleep(0)  # lets the lanes run before the next read
-        return self.in_memory < self.ahead.room
+        return True
 
     async def _wait(self) -> None:
         ending = bool(self.ended or self.intake.parked)
@@ -135,13 +143,17 @@ class Pump:
             return
         if self.intake.due is not None and self.in_memory < self.ahead.room:  # without room, whatever ends sets `wake`
             pause = min(pause, (self.intake.due - self.clock.now()) / MICROSECONDS)
-        alarm = asyncio.get_running_loop().call_later(max(0.0, min(pause, LOOK)), self._look)
+        self._alarm.set(loop_time() + max(0.0, min(pause, LOOK)))
         await self.wake.wait()
-        alarm.cancel()
 
     def _look(self) -> None:
         self.intake.look = True
         self.wake.set()
+
+    def changed(self, envelopes: Sequence[Envelope], positions: Sequence[int]) -> None:
+        """Go on, unless all that changed is what was appended, where that is told, and none of it is for this group."""
+        if not (envelopes and self._settled and self.consumer.passes(envelopes, positions)):
+            self.wake.set()
 
     @property
     def in_memory(self) -> int:
@@ -248,7 +260,15 @@ class Pump:
         self.void.discard(id(delivery))
         self.lanes.finish(self._lane_of(delivery))
         self.intake.look |= delivery.envelope.key in self.intake.passed
-        self.wake.set()
+        self.ended_some()
+
+    def ended_some(self) -> None:
+        """Deliveries ended: settle them now, or at leisure where that is as good."""
+        leisure = self._settled and loop_time() < self._flush_at and 2 * len(self.ended) <= self.ahead.room
+        if leisure and not (self.intake.look or self.stopping):
+            self._alarm.set(self._flush_at)
+        else:
+            self.wake.set()
 
     def transaction(self) -> OpenTransaction:
         """A transaction for one handler, or for a batch of them."""
@@ -292,41 +312,20 @@ class Pump:
         return due
 
     async def _commit(self, feed: Feed, op: Settle) -> None:
-        """Write one settlement; wait out a full or absent store; let go of the feed when it was fenced."""
-        pause = 0.05
-        while True:
-            try:
-                await self.store.write(op)
-            except Fenced as error:
-                log.warning("%s: %s", self.group, error.what)
-                self._forget_slots(self.consumer.lose(feed))
-                self._claim_at = loop_time() + CLAIM_AGAIN
-                return
-            except (OutcomeUnknown, StoreError) as error:  # doing it again changes nothing that is done
-                if not error.transient:
-                    raise
-                log.error("%s: %s; trying again in %.1f s", self.group, error, pause)  # noqa: TRY400 - expected
-                await asyncio.sleep(pause)
-                pause = min(2.0, pause * 2)
-                continue
-            if op.checkpoint is not None:
-                feed.flushed = max(feed.flushed, op.checkpoint)
-            return
+        """Write one settlement; let go of the feed when it was fenced."""
+        try:
+            await write(self.store, self.group, op)
+        except Fenced as error:
+            log.warning("%s: %s", self.group, error.what)
+            self._forget_slots(self.consumer.lose(feed))
+            self._claim_at = loop_time() + CLAIM_AGAIN
+        else:
+            feed.flushed = max(feed.flushed, op.checkpoint or 0)
 
     def settled(self, ended: Endings, parked: Sequence[Held]) -> None:
         """Bring memory in line with what is committed now."""
         self.handled += len(ended)
-        for end in ended.others:
-            if end.delivery.held:
-                self.intake.rows.pop(end.delivery.held, None)
-                self.intake.look = True
-            if end.held is not None:
-                envelope = end.delivery.envelope
-                self.intake.held_changed()
-                if envelope.key is not None and self.intake.failing.get(envelope.key) is envelope:
-                    del self.intake.failing[envelope.key]
-        if parked:
-            self.intake.held_changed()
+        self.intake.settled(ended.others, parked)
 
     # ---- leases ----------------------------------------------------------------------------------------------
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -10,7 +12,10 @@ import msgspec
 
 from tidings.core.envelope import Envelope, Seen
 from tidings.core.operations import Append, Delivery, Held, Settle
-from tidings.core.ports import Consumer, Feed
+from tidings.core.ports import Consumer, Feed, Store
+from tidings.errors import OutcomeUnknown, StoreError
+
+log = logging.getLogger("tidings")
 
 _position = attrgetter("position")
 
@@ -180,3 +185,24 @@ def _settle(group: str, total: _Sum, *, mark: bool, durable: bool) -> Settle | N
         total.later,
         durable,
     )
+
+
+async def write(store: Store, group: str, op: Settle) -> None:
+    """Commit a settlement, and wait out a full or absent store; doing it again changes nothing that is done.
+
+    Raises:
+        Fenced: Another worker owns one of its slots.
+        StoreError: The store went away for good.
+    """
+    pause = 0.05
+    while True:
+        try:
+            await store.write(op)
+        except (OutcomeUnknown, StoreError) as error:
+            if not error.transient:
+                raise
+            log.error("%s: %s; trying again in %.1f s", group, error, pause)  # noqa: TRY400 - expected
+            await asyncio.sleep(pause)
+            pause = min(2.0, pause * 2)
+        else:
+            return

@@ -264,10 +264,10 @@ class Worker:
         await self.store.watch(self._look)
 
     def _look(self, envelopes: Sequence[Envelope], positions: Sequence[int]) -> None:
-        """Wake the pumps. Args: envelopes, positions: what they need not read."""
+        """Tell the pumps. Args: envelopes, positions: what they need not read."""
         self._groups.changed(envelopes, positions)
         for pump in self.pumps:
-            pump.wake.set()
+            pump.changed(envelopes, positions)
 
     async def _keep_time(self) -> None:
         while True:
