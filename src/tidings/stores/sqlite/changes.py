@@ -44,6 +44,7 @@ class Changes:
         end: Last position that was committed here, and all before it by whoever; the log never ends before it again.
         grew: True when waiting readers have a reason to look.
         reached: Stream -> a version that it has, for some of those that grew here; no stream ever gets shorter.
+        unmarked: Groups that have no marks, as far as this process knows.
         volatile: True for a store in memory, which forgets what nobody will read again.
     """
 
@@ -62,6 +63,7 @@ class Changes:
         "reached",
         "rows",
         "states",
+        "unmarked",
         "versions",
         "volatile",
     )
@@ -77,6 +79,7 @@ class Changes:
         self.states: dict[tuple[str, str], tuple[Any, ...]] = {}
         self.versions: dict[str, int] = {}
         self.reached: dict[str, int] = {}
+        self.unmarked: set[str] = set()
         self.grew = False
         self.volatile = False
         self._head: int | None = None

@@ -120,8 +120,8 @@ class Committer:
             if type(op) is Append:
                 insert = log.lone_insert(op, self.changes.reached) if self.changes.can_append_alone else None
                 return insert and self._append_alone(op, *insert)
-            start = held.lone_start(op) if type(op) is Settle else None
-            if start is None or not self._execute_alone(*start, durable=self._volatile or is_durable(op)):
+            advance = held.lone_advance(op, self.changes.unmarked) if type(op) is Settle else None
+            if advance is None or not self._execute_alone(*advance, durable=self._volatile or is_durable(op)):
                 return None
             return Appended(()), None
         except (UnicodeError, OverflowError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
 import msgspec
@@ -29,15 +29,14 @@ _UPDATE = (
     "traceback = ?, history = ?, since = ?, slot = ?, key = ?, ready = ? WHERE id = ? AND name = ?1"
 )
 _ADVANCE = "UPDATE tidings_slot SET checkpoint = max(checkpoint, ?), started = max(started, ?) WHERE name = ?"
-_START = (
-    "UPDATE tidings_slot SET started = max(started, ?1) WHERE name = ?2 "
-    "AND (SELECT count(*), sum(epoch) FROM tidings_slot WHERE name = ?2) = (?3, ?4)"
-)
+_ADVANCE_ALONE = f"{_ADVANCE}3 AND (SELECT count(*), sum(epoch) FROM tidings_slot WHERE name = ?3) = (?, ?)"
 """Epochs only grow: where their sum is that of earlier ones, so is each of them."""
 _FORGET_MARKS = (
     "DELETE FROM tidings_mark WHERE name = ?1 "
     "AND position <= (SELECT min(checkpoint) FROM tidings_slot WHERE name = ?1)"
 )
+
+_IS_MARKED = "SELECT 1 FROM tidings_mark WHERE name = ? LIMIT 1"
 
 
 def held_of(row: tuple[Any, ...]) -> Held:
@@ -47,16 +46,20 @@ def held_of(row: tuple[Any, ...]) -> Held:
     return Held(id_, group, position, state, attempt, due, known, reason, traceback, tuple(json.loads(history)), since)
 
 
-def lone_start(op: Settle) -> tuple[str, tuple[int | str, ...], int] | None:
-    """The one statement, its values and how many rows it changes, where nothing but a whole group's start moves.
+def lone_advance(op: Settle, unmarked: Container[str]) -> tuple[str, tuple[int | str, ...], int] | None:
+    """The one statement, its values and how many rows it changes, where nothing but a whole group's progress moves.
 
     It changes nothing where a slot has another epoch. None where there is more to do, or the group has other slots.
+
+    Args: unmarked: groups without marks, as far as this process knows; those of others are to be forgotten.
     """
-    only_starts = op.started is not None and op.checkpoint is None and not (op.hold or op.done or op.marks)
-    if not only_starts or op.append or op.later or len(op.epochs) not in {1, SLOTS}:
+    if op.hold or op.done or op.marks or op.append or op.later or len(op.epochs) not in {1, SLOTS}:
         return None
-    slots = len(op.epochs)
-    return _START, (op.started or 0, op.group, slots, sum(op.epochs.values())), slots
+    if op.checkpoint is not None and op.group not in unmarked:
+        return None
+    slots, checkpoint = len(op.epochs), op.checkpoint or 0
+    started = max(op.started or 0, checkpoint)
+    return _ADVANCE_ALONE, (checkpoint, started, op.group, slots, sum(op.epochs.values())), slots
 
 
 def settle(changes: Changes, op: Settle) -> Appended:
@@ -70,6 +73,7 @@ def settle(changes: Changes, op: Settle) -> Appended:
         _hold(changes, op, slots)
         changes.grew = True
     if op.marks:
+        changes.unmarked.discard(op.group)
         connection.executemany("INSERT OR IGNORE INTO tidings_mark VALUES (?,?)", [(op.group, at) for at in op.marks])
     if op.checkpoint is not None or op.started is not None:
         _advance(changes, op, slots)
@@ -87,6 +91,8 @@ def _advance(changes: Changes, op: Settle, slots: int) -> None:
         connection.executemany(f"{_ADVANCE} AND slot = ?", [(*values, slot) for slot in op.epochs])
     if checkpoint:
         connection.execute(_FORGET_MARKS, (op.group,))
+        if connection.execute(_IS_MARKED, (op.group,)).fetchone() is None:
+            changes.unmarked.add(op.group)
 
 
 def _check_epochs(changes: Changes, op: Settle) -> int:
