@@ -1,13 +1,16 @@
-"""Frames of RabbitMQ are read as pika reads them, wherever they begin and end."""
+"""Frames of RabbitMQ are read and written as pika does it, wherever they begin and end, on a thread of their own."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
 from pika import frame, spec
 
 from tidings.brokers.rabbitmq import connection
+from tidings.brokers.rabbitmq.thread import LoopThread
 from tidings.brokers.rabbitmq.wire import headers_of, plain, properties_of, sent_in
 from tidings.testing.conformance.broker.making import envelope
 
@@ -54,3 +57,36 @@ def test_frames_are_read_in_order_however_they_arrive(size: int) -> None:
     assert [each.fragment for each in found if type(each) is frame.Body] == [b"AMQP body"] * 5
     assert raw.bytes_received == len(data)
     assert raw._frame_buffer == b""
+
+
+@pytest.mark.parametrize("content_type", ["application/json", None])
+@pytest.mark.parametrize("headers", [{}, {"cloudEvents_id": "1"}, {"größe": "ä" * 300, "cloudEvents_key": ""}])
+def test_properties_are_written_as_pika_writes_them(headers: dict[str, str], content_type: str | None) -> None:
+    theirs = PROPERTIES(content_type=content_type, headers=headers, delivery_mode=2, message_id="7.1234")
+    assert b"".join(properties_of(headers, content_type, "7.1234").encode()) == b"".join(theirs.encode())
+
+
+def test_a_name_that_is_too_long_is_refused_and_not_garbled() -> None:
+    with pytest.raises(OverflowError):
+        properties_of({"x" * 256: "y"}, None, "1").encode()
+
+
+async def test_what_another_thread_answers_or_raises_comes_back() -> None:
+    apart = LoopThread("apart")
+
+    def later(answer: Callable[[object], object], text: str) -> None:
+        asyncio.get_running_loop().call_later(0.01, answer, text * 2)
+
+    def fail(_answer: object) -> None:
+        raise LookupError("nothing there")
+
+    try:
+        assert await apart.ask(later, "ab") == "abab"
+        with pytest.raises(LookupError, match="nothing there"):
+            await apart.ask(fail)
+        with pytest.raises(TimeoutError):  # and an answer that nobody waits for any more does no harm
+            async with asyncio.timeout(0.001):
+                await apart.ask(later, "ab")
+        assert await apart.ask(later, "c") == "cc"
+    finally:
+        await apart.close()

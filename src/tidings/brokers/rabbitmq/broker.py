@@ -84,13 +84,8 @@ class RabbitBroker:
         """Publish envelopes and wait until the server has confirmed each; results are in the order given."""
         if (thread := self._thread) is None:
             return [Unknown("the broker is not open")] * len(envelopes)
-        try:
-            return await thread.run(self._publisher.publish(envelopes))
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if self._thread is thread or (task is not None and task.cancelling()):
-                raise
-            return [Unknown("the broker was closed")] * len(envelopes)
+        results: Sequence[Result] = await thread.ask(self._publisher.publish, envelopes)
+        return results
 
     async def fetch(self, limit: int, wait: float) -> Sequence[Arrival]:
         """Up to `limit` messages that arrived; waits up to `wait` s for the first.

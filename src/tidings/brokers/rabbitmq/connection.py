@@ -9,12 +9,13 @@ import asyncio
 import contextlib
 import logging
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pika
 from pika import exceptions, frame, spec
 from pika.adapters.asyncio_connection import AsyncioConnection
+from pika.adapters.utils.io_services_utils import _AsyncPlaintextTransport
 
 from tidings.brokers.rabbitmq.settings import ANSWER, CONNECT, Settings
 from tidings.brokers.rabbitmq.trouble import Ended, Ending, ending_of, trouble_of, unavailable
@@ -35,6 +36,7 @@ _OURS = (
 """The properties that messages of ours have, and no others."""
 _STRING = ord("S")
 _CONTENT_FRAMES = {frame.Header, frame.Body}
+_ANSWERS = {spec.Basic.Ack, spec.Basic.Nack}
 
 if (_log := logging.getLogger("pika")).level == logging.NOTSET:
     _log.setLevel(logging.CRITICAL)  # it prints stacks of what we recover from; what matters is said by us
@@ -66,6 +68,26 @@ class Channel:
         except exceptions.AMQPError as error:
             raise Ended(self.ended.result() if self.ended.done() else ending_of(error)) from error
         return await self._connection.answer(answer, self.ended, method)
+
+    async def confirm(self, answered: Callable[[Any], object]) -> None:
+        """Have the server confirm what is published here. Args: answered: called with each Basic.Ack and Basic.Nack.
+
+        Raises:
+            Ended: As `call` does.
+        """
+        self._connection.raw.confirming[self.raw.channel_number] = answered
+        await self.call("confirm_delivery", ack_nack_callback=answered)
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Send at once, in one piece, what is published meanwhile."""
+        raw = self._connection.raw
+        raw.collecting = True
+        try:
+            yield
+        finally:
+            raw.collecting = False
+            raw.flush()
 
     async def end(self) -> Ending:
         """Wait until it ends."""
@@ -130,6 +152,10 @@ class Connection:
         if isinstance(error, BaseException):
             raise trouble_of(settings, error)
         return cls(raw, ended)
+
+    def on_read(self, read: Callable[[], object]) -> None:
+        """Call whenever all that came from the server by now was looked at."""
+        self.raw.on_read = read
 
     def on_blocked(self, changed: Callable[[str | None], object]) -> None:
         """Call with the reason whenever the server stops taking messages, and with None when it takes them again."""
@@ -225,13 +251,23 @@ class _RawChannel(pika.channel.Channel):  # type: ignore[misc]  # pika has no ty
 class _Raw(AsyncioConnection):  # type: ignore[misc]  # pika has no types
     """pika's connection, in fewer steps: all frames of a turn of the loop are sent at once, and read where they lie.
 
+    Each system call, and each round of the loop, is a moment in which another thread of the process may take over. So
+    what can be sent at once is, without waiting for the loop to say that it can, and confirms go straight to who waits.
     It survives headers that pika cannot read.
+
+    Attributes:
+        collecting: True while more frames are to follow before they are sent.
+        on_read: Called whenever all that came was looked at.
+        confirming: Channel -> who is given each Basic.Ack and Basic.Nack that comes there.
     """
 
     _frame_buffer: bytes
+    on_read: Callable[[], object] | None = None
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         self._out: list[bytes] = []
+        self.collecting = False
+        self.confirming: dict[int, Callable[[Any], object]] = {}
         super().__init__(*arguments, **more)
 
     def drop(self, why: str) -> None:
@@ -243,17 +279,26 @@ class _Raw(AsyncioConnection):  # type: ignore[misc]  # pika has no types
         return _RawChannel(self, number, opened)
 
     def _output_marshaled_frames(self, marshaled_frames: list[bytes]) -> None:
-        if not self._out:
-            self._nbio.get_native_ioloop().call_soon(self._flush)
+        if not self._out and not self.collecting:
+            self._nbio.get_native_ioloop().call_soon(self.flush)
         self._out += marshaled_frames
         self.frames_sent += len(marshaled_frames)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send what there is to send."""
         data = b"".join(self._out)
         self._out.clear()
         self.bytes_sent += len(data)
         if data and self._transport is not None:
             self._adapter_emit_data(data)
+
+    def _adapter_emit_data(self, data: bytes) -> None:
+        transport = self._transport
+        if type(transport) is _AsyncPlaintextTransport and not transport.get_write_buffer_size():
+            with contextlib.suppress(OSError):  # pika's own way will meet it again, and deal with it
+                data = data[transport._sock.send(data) :]  # noqa: SLF001 - as much as goes without waiting
+        if data:
+            transport.write(data)
 
     def _on_data_available(self, data_in: bytes) -> None:
         data = self._frame_buffer + data_in if self._frame_buffer else data_in
@@ -269,13 +314,20 @@ class _Raw(AsyncioConnection):  # type: ignore[misc]  # pika has no types
         finally:
             self.bytes_received += at
             self._frame_buffer = data[at:]
+        if self.on_read is not None:
+            self.on_read()
         if self._frame_buffer.startswith(b"AMQP"):  # the server speaks another version
             super()._on_data_available(b"")
 
     def _process_frame(self, frame_value: Any) -> None:
-        if type(frame_value) in _CONTENT_FRAMES or type(getattr(frame_value, "method", None)) is spec.Basic.Deliver:
+        # pika would look whether somebody waits for just this frame
+        kind = type(getattr(frame_value, "method", None))
+        if type(frame_value) in _CONTENT_FRAMES or kind is spec.Basic.Deliver:
             self.frames_received += 1
-            self._deliver_frame_to_channel(frame_value)  # pika would look whether somebody waits for just this frame
+            self._deliver_frame_to_channel(frame_value)
+        elif kind in _ANSWERS and (answered := self.confirming.get(frame_value.channel_number)) is not None:
+            self.frames_received += 1
+            answered(frame_value)
         else:
             super()._process_frame(frame_value)
 

@@ -36,7 +36,7 @@ class Consumer:
         self._settings = settings
         self._topology = topology
         self._wake = wake
-        self._waking = False
+        self._came = False
         self._intakes: dict[str, Intake] = {}
         self._changed = asyncio.Event()
 
@@ -99,15 +99,14 @@ class Consumer:
             receipt.settle(tags)
 
     def took(self, arrival: Arrival) -> None:
-        """A message came: whoever fetches is woken, once for all that come in one turn of the loop."""
+        """A message came: whoever fetches is woken, once for all that were read together."""
         self.buffer.append(arrival)
-        if not self._waking:
-            self._waking = True
-            asyncio.get_running_loop().call_soon(self._ring)
+        self._came = True
 
     def _ring(self) -> None:
-        self._waking = False
-        self._wake()
+        if self._came:
+            self._came = False
+            self._wake()
 
     def note(self) -> None:
         """Something changed for those who subscribe."""
@@ -115,6 +114,7 @@ class Consumer:
         self._changed = asyncio.Event()
 
     async def _serve(self, connection: Connection) -> None:
+        connection.on_read(self._ring)
         for intake in self._intakes.values():
             intake.start(connection)
         sharing = asyncio.create_task(share(connection, self._topology, self._intakes))

@@ -40,24 +40,31 @@ _log = logging.getLogger("tidings.rabbitmq")
 class _Batch:
     """What one call publishes, and what became of it."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, answer: Callable[[list[Result]], object]) -> None:
         self.results: list[Result | None] = [None] * size
         self.left = size
-        self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.alarm: asyncio.TimerHandle | None = None
+        self._answer = answer
 
     def note(self, at: int, result: Result) -> None:
         if self.results[at] is None:
             self.results[at] = result
             self.left -= 1
-            if not self.left and not self.finished.done():
-                self.finished.set_result(None)
+            if not self.left:
+                self._end()
 
-    def give_up(self, reason: str) -> list[Result]:
-        """The results, of which those that are not known never will be."""
+    def give_up(self, reason: str) -> None:
+        """Answer with the results, of which those that are not known never will be."""
         unknown = Unknown(reason)
-        found = [result or unknown for result in self.results]
-        self.results = list(found)
-        return found
+        self.results = [result or unknown for result in self.results]
+        if self.left:
+            self.left = 0
+            self._end()
+
+    def _end(self) -> None:
+        if self.alarm is not None:
+            self.alarm.cancel()
+        self._answer([result for result in self.results if result is not None])
 
 
 @dataclass(slots=True)
@@ -100,26 +107,50 @@ class Publisher:
         self._declared: set[str] = set()
         self._resting: dict[str, tuple[float, str]] = {}  # exchange -> until when, and why
         self._limit = MAX_BYTES
+        self._declaring: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    async def publish(self, envelopes: Sequence[Envelope]) -> list[Result]:
-        """See `Broker.publish`."""
-        batch = _Batch(len(envelopes))
-        end = asyncio.get_running_loop().time() + self.deadline
+    def publish(self, answer: Callable[[list[Result]], object], envelopes: Sequence[Envelope]) -> None:
+        """See `Broker.publish`. Args: answer: is called with the results."""
+        if not envelopes:
+            answer([])
+            return
+        batch = _Batch(len(envelopes), answer)
         attempts = [attempt for at, envelope in enumerate(envelopes) if (attempt := self._attempt(batch, at, envelope))]
+        if not attempts:
+            return
+        if self._closed:
+            batch.give_up(_CLOSED)
+            return
+        batch.alarm = asyncio.get_running_loop().call_later(self.deadline, self._give_up, batch)
+        if self._declared.issuperset(attempt.topic for attempt in attempts):
+            self._waiting += attempts
+            self._send()
+        else:
+            task = asyncio.create_task(self._declare_and_send(batch, attempts))
+            self._declaring.add(task)
+            task.add_done_callback(self._declaring.discard)
+
+    async def _declare_and_send(self, batch: _Batch, attempts: Sequence[_Attempt]) -> None:
         try:
-            async with asyncio.timeout_at(end):
-                for topic in {attempt.topic for attempt in attempts} - self._declared:
-                    await self._declare(topic, [attempt for attempt in attempts if attempt.topic == topic])
-                self._waiting += attempts
-                self._send()
-                if batch.left and not self._closed:
-                    await batch.finished
-        except TimeoutError:
-            found = batch.give_up(self._doubt())
-            self._forget(batch)
-            return found
-        return batch.give_up(_CLOSED)
+            for topic in {attempt.topic for attempt in attempts} - self._declared:
+                await self._declare(topic, [attempt for attempt in attempts if attempt.topic == topic])
+        except asyncio.CancelledError:
+            batch.give_up(_CLOSED)
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for ever
+            batch.give_up(f"{type(error).__name__}: {error}")
+            return
+        if self._closed:
+            batch.give_up(_CLOSED)
+        else:
+            self._waiting += attempts
+            self._send()
+
+    def _give_up(self, batch: _Batch) -> None:
+        """Its time is up."""
+        batch.give_up(self._doubt())
+        self._forget(batch)
 
     def stop(self) -> None:
         """Leave everything that is not confirmed in doubt."""
@@ -161,7 +192,7 @@ class Publisher:
             try:
                 channel = await connection.channel()
                 channel.raw.add_on_return_callback(self._note_returned)
-                await channel.call("confirm_delivery", ack_nack_callback=self._note_answer)
+                await channel.confirm(self._note_answer)
             except Ended:
                 await pause.wait()
                 continue
@@ -201,16 +232,22 @@ class Publisher:
 
     def _send(self) -> None:
         """Send what waits, as far as the window goes."""
-        if self._channel is None or not (raw := self._channel.raw).is_open or self.blocked is not None:
+        if (
+            not self._waiting
+            or self._channel is None
+            or not (raw := self._channel.raw).is_open
+            or self.blocked is not None
+        ):
             return
-        while self._waiting and len(self._under_way) < WINDOW:
-            attempt = self._waiting.popleft()
-            if attempt.batch.results[attempt.at] is not None:
-                continue  # its caller waits no more
-            self._tag += 1
-            properties = properties_of(attempt.headers, attempt.content_type, f"{self._epoch}.{self._tag}")
-            self._under_way[self._tag] = attempt
-            raw.basic_publish(attempt.exchange, attempt.key, attempt.body, properties, mandatory=True)
+        with self._channel.together():
+            while self._waiting and len(self._under_way) < WINDOW:
+                attempt = self._waiting.popleft()
+                if attempt.batch.results[attempt.at] is not None:
+                    continue  # its caller waits no more
+                tag = self._tag + 1
+                properties = properties_of(attempt.headers, attempt.content_type, f"{self._epoch}.{tag}")
+                raw.basic_publish(attempt.exchange, attempt.key, attempt.body, properties, mandatory=True)
+                self._tag, self._under_way[tag] = tag, attempt
 
     # ---- what the server says ----------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -22,6 +23,27 @@ class LoopThread:
         """Run a coroutine over there and wait for its result over here."""
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.loop))
 
+    async def ask(self, call: Callable[..., object], *arguments: object) -> Any:
+        """Call something over there with a function to answer with, and wait over here for what that is given.
+
+        A coroutine takes four more rounds of the two loops, in each of which another thread may go first.
+        """
+        here = asyncio.get_running_loop()
+        answered: asyncio.Future[Any] = here.create_future()
+
+        def answer(result: object, error: BaseException | None = None) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+                here.call_soon_threadsafe(_end, answered, result, error)
+
+        def begin() -> None:
+            try:
+                call(answer, *arguments)
+            except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+                answer(None, error)
+
+        self.loop.call_soon_threadsafe(begin)
+        return await answered
+
     def send(self, call: Callable[..., object], *arguments: object) -> None:
         """Call something over there, soon, without waiting for it."""
         self.loop.call_soon_threadsafe(call, *arguments)
@@ -34,6 +56,15 @@ class LoopThread:
         self.loop.call_soon_threadsafe(self.loop.stop)
         await asyncio.to_thread(self._thread.join)
         self.loop.close()
+
+
+def _end(future: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
 
 
 async def _cancel_others() -> None:

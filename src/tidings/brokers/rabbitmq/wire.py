@@ -39,7 +39,42 @@ def properties_of(headers: Mapping[str, str], content_type: str | None, message_
         content_type: Of its data, None where it has none.
         message_id: Of this attempt to send it. It tells which attempt comes back when two of one event are under way.
     """
-    return spec.BasicProperties(content_type=content_type, headers=headers, delivery_mode=2, message_id=message_id)
+    return _Texts(content_type=content_type, headers=headers, delivery_mode=2, message_id=message_id)
+
+
+class _Texts(spec.BasicProperties):  # type: ignore[misc]  # pika has no types
+    """Properties of ours, written in a fifth of the calls that pika takes: all headers are text."""
+
+    def encode(self) -> list[bytes]:
+        """The flags, then the properties in the order of their flags."""
+        entries = bytearray()
+        for name, value in self.headers.items():
+            text = value.encode()
+            entries += _named(name)
+            entries += len(text).to_bytes(4)
+            entries += text
+        tag = self.message_id.encode()
+        head = _FLAGS if self.content_type is None else _FLAGS_AND_TYPE + _short(self.content_type)
+        return [head, len(entries).to_bytes(4), entries, b"\x02", len(tag).to_bytes(1), tag]
+
+
+_FLAGS = (
+    spec.BasicProperties.FLAG_HEADERS | spec.BasicProperties.FLAG_DELIVERY_MODE | spec.BasicProperties.FLAG_MESSAGE_ID
+).to_bytes(2)
+_FLAGS_AND_TYPE = (int.from_bytes(_FLAGS) | spec.BasicProperties.FLAG_CONTENT_TYPE).to_bytes(2)
+
+
+@lru_cache(maxsize=256)
+def _short(text: str) -> bytes:
+    """A short string of AMQP. Raises OverflowError where it is not short."""
+    encoded = text.encode()
+    return len(encoded).to_bytes(1) + encoded
+
+
+@lru_cache(maxsize=1024)
+def _named(name: str) -> bytes:
+    """What comes before the length of a text in a table."""
+    return _short(name) + b"S"
 
 
 def address_of(envelope: Envelope) -> str:
