@@ -137,6 +137,33 @@ def log_latency(folder: Path, effort: Effort) -> Iterator[Round]:
         yield run
 
 
+class Log:
+    """A log of one's own at one end of a broker: what goes out is committed before, what came in before it is handled.
+
+    Without a folder nothing is kept.
+    """
+
+    def __init__(self, folder: Path | None, name: str) -> None:
+        self._connection = connect(folder / f"{name}.db") if folder is not None else None
+        if self._connection is not None:
+            self._connection.execute("INSERT INTO checkpoint VALUES (0)")
+
+    def keep(self, data: bytes) -> None:
+        """Commit a message."""
+        if self._connection is not None:
+            self._connection.execute(INSERT, ("OrderPlaced", "o-0000001", data))
+
+    def handled(self, position: int) -> None:
+        """Commit that all up to this one were handled."""
+        if self._connection is not None:
+            self._connection.execute(ADVANCE, (position,))
+
+    def close(self) -> None:
+        """Close it."""
+        if self._connection is not None:
+            self._connection.close()
+
+
 def messages(effort: Effort) -> int:
     """Messages of a latency round: 1,500, which is three seconds; fewer in a quick run."""
     return min(1_500, effort.events // 50)

@@ -274,7 +274,7 @@ def _each(side: Side, change: Callable[[Sample], Sample]) -> Side:
 
 
 def figures(
-    name: str, corner: Corner, client: str, acking: Side, acking_many: Side, raw_latency: Side
+    name: str, corner: Corner, client: str, acking: Side, acking_many: Side, raw_latency: Callable[..., Side]
 ) -> tuple[Figure, ...]:
     """What is asked of apps over any broker.
 
@@ -284,18 +284,19 @@ def figures(
         client: Name of its raw client.
         acking: The raw client, acknowledging one by one.
         acking_many: The same, a hundred at once.
-        raw_latency: The same, from publishing to receiving at a steady pace.
+        raw_latency: Makes the same, from publishing to receiving at a steady pace, `kept` in a log at either end.
     """
     enough, within = at_most(ENOUGH / OF_ACKS, acking), with_client(CPU_LIMIT, acking_many)
     trivial, effect = (receiving(corner, effect=effect) for effect in (False, True))
     floor = f"floor: {client}"
+    logs = f"{floor}, a bare log at both ends"
     least = f"{floor} acking each, or {ENOUGH / OF_ACKS:,.0f} a second if that is less"
     return (
         *family(name, ("app_effect", "app: SQL effect, exactly once", effect, enough, OF_ACKS, least)),
         *family(
             name,
-            ("latency", f"{RATE} a second, p50", adapter_latency(corner), raw_latency, 0.5, floor),
-            ("app_latency", "app: from publish to handler", latency(corner), raw_latency, 0.5, floor),
+            ("latency", f"{RATE} a second, p50", adapter_latency(corner), raw_latency(kept=False), 0.5, floor),
+            ("app_latency", "app: from publish to handler", latency(corner), raw_latency(kept=True), 0.5, logs),
             **latency_of(0.5),
         ),
         *family(

@@ -20,7 +20,7 @@ from faststream import AckPolicy
 from faststream import confluent as fast
 
 from benchmarks import carried
-from benchmarks.bare import messages
+from benchmarks.bare import Log, messages
 from benchmarks.carried import Placed, placed_in, steadily
 from benchmarks.command import command, served
 from benchmarks.measure import Effort, Round, Sample, Side, Stopwatch, during, family
@@ -203,30 +203,47 @@ handle = consume(placed_in)
 # ---- latency ---------------------------------------------------------------------------------------------------------
 
 
+def bare_latency(*, kept: bool) -> Side:
+    """Produce at a steady rate; a thread polls for what arrives. Args: kept: with a bare log at either end."""
+
+    @contextmanager
+    def side(folder: Path, effort: Effort) -> Iterator[Round]:
+        outbox, inbox = (Log(folder if kept else None, name) for name in ("outbox", "inbox"))
+        with _bare_latency(messages(effort), outbox, inbox) as turn:
+            yield turn
+        outbox.close()
+        inbox.close()
+
+    return side
+
+
 @contextmanager
-def bare_latency(folder: Path, effort: Effort) -> Iterator[Round]:
-    """Produce at a steady rate; a thread polls for what arrives."""
+def _bare_latency(total: int, outbox: Log, inbox: Log) -> Iterator[Round]:
     topic = f"{new_prefix()}orders"
     producer = Producer({"bootstrap.servers": address(), **CLIENT})
     consumer = Consumer({"bootstrap.servers": address(), "group.id": uuid.uuid4().hex, **GROUP})
     consumer.subscribe([topic])
     while not consumer.assignment():
         consumer.poll(0.1)
-    [each, *_], total = ENVELOPES, messages(effort)
+    each = ENVELOPES[0]
 
     def receive(count: int) -> list[float]:
         found: list[float] = []
         while len(found) < count:
             message = consumer.poll(5)
             assert message is not None
+            inbox.keep(message.value())
             found.append(time.monotonic() - float(message.key()))
+            inbox.handled(len(found))
         return found
 
     async def run() -> Sample:
         receiving = asyncio.create_task(asyncio.to_thread(receive, total))
 
         def send() -> None:
-            producer.produce(topic, each.data, str(time.monotonic()), headers=headers_of(each))
+            began = time.monotonic()
+            outbox.keep(each.data)
+            producer.produce(topic, each.data, str(began), headers=headers_of(each))
             producer.poll(0)
 
         watch = Stopwatch()

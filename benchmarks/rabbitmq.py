@@ -19,7 +19,7 @@ import pika
 from faststream import rabbit as fast
 
 from benchmarks import carried
-from benchmarks.bare import RATE, messages
+from benchmarks.bare import RATE, Log, messages
 from benchmarks.carried import Placed, placed_in
 from benchmarks.command import command, served
 from benchmarks.measure import Effort, Round, Sample, Side, Stopwatch, family
@@ -225,49 +225,62 @@ def raw_receive(each: int) -> Callable[[str, Sequence[Envelope]], Sample]:
     return work
 
 
-@contextmanager
-def raw_latency(_folder: Path, effort: Effort) -> Iterator[Round]:
-    """Publish at a steady rate and receive what arrives, over two channels of one connection."""
-    total = messages(effort)
+def raw_latency(*, kept: bool) -> Side:
+    """Publish at a steady rate and receive what arrives, over two channels of one connection.
+
+    Args: kept: with a bare log at either end.
+    """
+
+    @contextmanager
+    def side(folder: Path, effort: Effort) -> Iterator[Round]:
+        outbox, inbox = (Log(folder if kept else None, name) for name in ("outbox", "inbox"))
+        yield lambda: _raw_latency(messages(effort), outbox, inbox)
+        outbox.close()
+        inbox.close()
+
+    return side
+
+
+def _raw_latency(total: int, outbox: Log, inbox: Log) -> Sample:
     [each] = sent(1)
     properties = properties_of(*headers_of(each), each.id)
+    found: list[Sample] = []
+    latencies: list[float] = []
 
-    def run() -> Sample:
-        found: list[Sample] = []
-        latencies: list[float] = []
+    def begin(outgoing: Any) -> None:
+        loop, watch = outgoing.connection.ioloop, Stopwatch()
 
-        def begin(outgoing: Any) -> None:
-            loop, watch = outgoing.connection.ioloop, Stopwatch()
+        def send(number: int = 0) -> None:
+            began = time.perf_counter()
+            outbox.keep(each.data)
+            outgoing.basic_publish(EXCHANGE, str(began), each.data, properties, mandatory=True)
+            if number + 1 < total:
+                due = watch.started + (number + 1) / RATE - time.perf_counter()
+                loop.call_later(max(0.0, due), lambda: send(number + 1))
 
-            def send(number: int = 0) -> None:
-                outgoing.basic_publish(EXCHANGE, str(time.perf_counter()), each.data, properties, mandatory=True)
-                if number + 1 < total:
-                    due = watch.started + (number + 1) / RATE - time.perf_counter()
-                    loop.call_later(max(0.0, due), lambda: send(number + 1))
+        def note(channel: Any, method: Any, _properties: object, body: bytes) -> None:
+            inbox.keep(body)
+            latencies.append(time.perf_counter() - float(method.routing_key))
+            inbox.handled(len(latencies))
+            channel.basic_ack(method.delivery_tag)
+            if len(latencies) == total:
+                found.append(watch.sample(total, latencies))
+                channel.connection.close()
 
-            def note(channel: Any, method: Any, _properties: object, _body: bytes) -> None:
-                latencies.append(time.perf_counter() - float(method.routing_key))
-                channel.basic_ack(method.delivery_tag)
-                if len(latencies) == total:
-                    found.append(watch.sample(total, latencies))
-                    channel.connection.close()
+        def start(_: object) -> None:
+            nonlocal watch
+            watch = Stopwatch()
+            send()
 
-            def start(_: object) -> None:
-                nonlocal watch
-                watch = Stopwatch()
-                send()
+        def receive(incoming: Any) -> None:
+            incoming.basic_consume(QUEUE, note, callback=start)
 
-            def receive(incoming: Any) -> None:
-                incoming.basic_consume(QUEUE, note, callback=start)
+        outgoing.confirm_delivery(lambda _: None, callback=lambda _: None)
+        outgoing.connection.channel(on_open_callback=receive)
 
-            outgoing.confirm_delivery(lambda _: None, callback=lambda _: None)
-            outgoing.connection.channel(on_open_callback=receive)
-
-        with corner() as url:
-            _talk(url, begin)
-        return found[0]
-
-    yield run
+    with corner() as url:
+        _talk(url, begin)
+    return found[0]
 
 
 def _talk(url: str, begin: Callable[[Any], object]) -> None:
