@@ -40,8 +40,8 @@ guarantees: $(results) ## Write into docs/guarantees.md what the last `make test
 bench: $(dev) ## Measure against bare loops and peers, in one run
 	$(bin)/python -m benchmarks $(ARGS)
 
-faults: $(dev) $(programs) ## The long fault campaign: ten thousand kills
-	TIDINGS_KILLS=10000 $(bin)/pytest --timeout=0 tests/faults
+faults: $(dev) $(programs) ## The long fault campaign: ten thousand kills, three thousand simulations
+	TIDINGS_KILLS=10000 TIDINGS_SEEDS=3000 $(bin)/pytest --timeout=0 tests/faults tests/scenarios/test_simulation.py
 
 servers: $(dev) ## Start Kafka, RabbitMQ, SNS/SQS and PostgreSQL, to try them: eval "$(make -s servers)"
 	@$(bin)/python -m tests.servers.background start

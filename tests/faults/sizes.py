@@ -23,5 +23,7 @@ BROKER_WORKERS = 100 if LONG else 5
 """kill -9 of workers that receive from a broker."""
 CUTS = 600 if LONG else 60
 """Ways in which the network to a broker breaks."""
+SIDE_BY_SIDE = 3
+"""Networks that break at the same time, each with a publisher and workers of its own: mostly they are waited for."""
 CHANGES = 120 if LONG else 40
 """Workers that come or go."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.sizes import BROKER_KILLS, CHANGES, CUTS
+from tests.faults.sizes import BROKER_KILLS, CHANGES, CUTS, SIDE_BY_SIDE
 from tests.servers.rabbitmq import RabbitmqServer
 from tidings.brokers.rabbitmq import RabbitBroker
 from tidings.brokers.rabbitmq.connection import Channel
@@ -156,23 +156,30 @@ FAULTS = (None, REFUSE, STALL, BLACK_HOLE, LOST_REPLIES, LOST_REQUESTS, Fault(de
 
 @pytest.mark.timeout(30 + 30 * CUTS)
 @pytest.mark.proves("G1", "G5", "G9", "G29")
-async def test_faults_of_the_network_lose_nothing_and_keep_the_order(url, proxy) -> None:
-    chance = random.Random(4)
-    through = proxy.url(url)
-    async with Traffic(through, through) as traffic:
-        slowest = 0.0
-        for number in range(CUTS):
-            fault = FAULTS[number % len(FAULTS)]
-            await asyncio.sleep(chance.uniform(0.05, 0.2))
-            if fault is None:
-                proxy.cut()
-            else:
-                proxy.suffer(fault)
-                await asyncio.sleep(chance.uniform(0.1, 0.6))
-                proxy.heal()
-            slowest = max(slowest, await traffic.flows())
-        count = await traffic.judged()
-    print(f"{CUTS} faults of the network: {count} confirmed, all there; flowing again after {slowest:.1f} s")
+async def test_faults_of_the_network_lose_nothing_and_keep_the_order(rabbitmq_server) -> None:
+    async with asyncio.TaskGroup() as networks:
+        for number in range(SIDE_BY_SIDE):
+            networks.create_task(suffer(rabbitmq_server, random.Random(4 + number)))
+
+
+async def suffer(server: RabbitmqServer, chance: random.Random) -> None:
+    """Break a network again and again; everything arrives all the same, in order and soon."""
+    with server.vhost() as url, Proxy(server.port) as proxy:
+        through = proxy.url(url)
+        async with Traffic(through, through) as traffic:
+            slowest = 0.0
+            for number in range(CUTS // SIDE_BY_SIDE):
+                fault = FAULTS[number % len(FAULTS)]
+                await asyncio.sleep(chance.uniform(0.05, 0.2))
+                if fault is None:
+                    proxy.cut()
+                else:
+                    proxy.suffer(fault)
+                    await asyncio.sleep(chance.uniform(0.1, 0.6))
+                    proxy.heal()
+                slowest = max(slowest, await traffic.flows())
+            count = await traffic.judged()
+    print(f"{CUTS // SIDE_BY_SIDE} faults: {count} confirmed, all there; flowing again after {slowest:.1f} s")
     assert slowest < RESUMED
 
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.faults.sizes import CUTS
+from tests.faults.sizes import CUTS, SIDE_BY_SIDE
 from tidings.brokers.sqs import SqsBroker
 from tidings.core.arrival import DEADLINE, Confirmed
 from tidings.errors import BrokerError, BrokerUnavailable
@@ -17,8 +17,6 @@ from tidings.testing.proxy import BLACK_HOLE, LOST_REPLIES, LOST_REQUESTS, REFUS
 RESUMED = 10.0
 """Seconds after a fault within which messages flow again."""
 
-SIDE_BY_SIDE = 3
-"""Networks that break at the same time, each with a publisher and a worker of its own."""
 KEYS = 5
 FAULTS = {
     "refuse": REFUSE,
@@ -136,7 +134,7 @@ async def suffer(sqs_server, prefix, chance):
 @pytest.mark.timeout(max(120, 10 * CUTS))
 @pytest.mark.proves("G1", "G5", "G9", "G29")
 async def test_what_was_confirmed_arrives_in_order_whatever_the_network_does(sqs_server, prefix):
-    async with asyncio.TaskGroup() as networks:  # each is mostly waited for
+    async with asyncio.TaskGroup() as networks:
         for number in range(SIDE_BY_SIDE):
             networks.create_task(suffer(sqs_server, f"{prefix}{number}-", random.Random(number)))
 
