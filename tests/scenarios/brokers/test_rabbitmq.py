@@ -362,7 +362,9 @@ async def test_what_the_server_finds_too_large_is_refused_and_the_rest_gets_ther
     assert "100,000 (max_message_size" in results[3].reason
     again = [each for each, result in zip(batch, results, strict=True) if isinstance(result, Unknown)]
     assert set(await shop.publish(again)) <= {Confirmed()}
-    assert {read(each).id for each in await settled(shop, 7)} == {each.id for each in batch if each is not batch[3]}
+    arrived, wanted = set[str](), {each.id for each in batch if each is not batch[3]}
+    while arrived != wanted:  # those in doubt may have been there before
+        arrived |= {read(each).id for each in await settled(shop, 1)}
 
 
 async def test_what_the_server_finds_too_large_goes_beside_it_where_there_is_a_place(strict_url, tmp_path) -> None:
