@@ -158,10 +158,14 @@ def receiving(corner: Corner, *, effect: bool) -> Side:
     return side
 
 
-def latency(corner: Corner) -> Side:
-    """Two apps, each with a store and a process of its own: from a call of `publish` to a handler in the other one.
+def latency(corner: Corner, *, kept: bool) -> Side:
+    """Two apps, each with a process of its own: from a call of `publish` to a handler in the other one.
 
     The publisher keeps its pace, each message in a task of its own.
+
+    Args:
+        corner: Of the broker.
+        kept: Each has a store of its own, in a file; or none at all.
     """
 
     @contextmanager
@@ -181,7 +185,8 @@ def latency(corner: Corner) -> Side:
             return sample
 
         def run() -> Sample:
-            stores = [folder / f"{name}-{next(numbers)}.db" for name in ("shop", "billing")]
+            names = [f"{name}-{next(numbers)}.db" for name in ("shop", "billing")]
+            stores = [str(folder / name) if kept else ":memory:" for name in names]
             with corner() as url, worker_on(stores[1], total, "billing", url) as billing:
                 assert billing.stdout is not None
                 return asyncio.run(carry(App(f"sqlite:{stores[0]}", name="shop", broker=url), billing.stdout.readline))
@@ -287,6 +292,8 @@ def figures(
         raw_latency: Makes the same, from publishing to receiving at a steady pace, `kept` in a log at either end.
     """
     enough, within = at_most(ENOUGH / OF_ACKS, acking), with_client(CPU_LIMIT, acking_many)
+    bare, durable = (raw_latency(kept=kept) for kept in (False, True))
+    stateless, stateful = (latency(corner, kept=kept) for kept in (False, True))
     trivial, effect = (receiving(corner, effect=effect) for effect in (False, True))
     floor = f"floor: {client}"
     logs = f"{floor}, a bare log at both ends"
@@ -295,8 +302,9 @@ def figures(
         *family(name, ("app_effect", "app: SQL effect, exactly once", effect, enough, OF_ACKS, least)),
         *family(
             name,
-            ("latency", f"{RATE} a second, p50", adapter_latency(corner), raw_latency(kept=False), 0.5, floor),
-            ("app_latency", "app: from publish to handler", latency(corner), raw_latency(kept=True), 0.5, logs),
+            ("latency", f"{RATE} a second, p50", adapter_latency(corner), bare, 0.5, floor),
+            ("stateless_latency", "apps without stores: publish to handler", stateless, bare, 0.5, floor),
+            ("app_latency", "apps: from publish to handler", stateful, durable, 0.5, logs),
             **latency_of(0.5),
         ),
         *family(

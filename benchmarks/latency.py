@@ -101,7 +101,7 @@ def two_processes(folder: Path, effort: Effort) -> Iterator[Round]:
     yield run
 
 
-def worker_on(store: Path, total: int, *app: str) -> subprocess.Popen[str]:
+def worker_on(store: Path | str, total: int, *app: str) -> subprocess.Popen[str]:
     """Start that worker. It says when it is ready, and what it noted. Args: app: its name and its broker, if any."""
     command = [sys.executable, "-m", "benchmarks.latency", str(store), str(total), *app]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
