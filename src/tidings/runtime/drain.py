@@ -24,6 +24,7 @@ async def drain(pump: Pump, deadline: float) -> int:
     """
     loop = asyncio.get_running_loop()
     pump.stopping = True
+    pump.alarm.stop()
     pump.intake.release(pump.lanes.drop(lambda _item: True))
     cut: list[Delivery] = []
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
@@ -33,6 +34,9 @@ BATCH = 500
 WAIT = 1.0
 """Seconds of one wait for messages."""
 
+AHEAD, AHEAD_BYTES = 1000, 4_000_000
+"""Messages in a log in memory that handlers have not finished, or bytes of them, at which no more are taken in."""
+
 SHORTEST, LONGEST = 0.1, 5.0
 """Seconds between two tries while the broker or the store is away; doubled each time."""
 
@@ -45,7 +49,6 @@ class Inbound:
     """Appends what arrives for one app to its log.
 
     Attributes:
-        busy: True while something that was fetched is not settled.
         subscribed: Set once messages for this app are kept.
     """
 
@@ -74,8 +77,16 @@ class Inbound:
         self._claims = claims
         self._is_volatile = store.guarantees.durable == "process"
         self._pause = SHORTEST
-        self.busy = False
+        self._is_taking = False
+        self._kept: deque[tuple[int, Sequence[Arrival]]] = deque()  # not handled, and up to where the log has them
+        self._ended, self._settled = asyncio.Event(), asyncio.Event()
+        self._settling: asyncio.Task[None]
         self.subscribed = asyncio.Event()
+
+    @property
+    def busy(self) -> bool:
+        """True while something that was fetched is not settled."""
+        return self._is_taking or bool(self._kept)
 
     async def run(self) -> None:
         """Open the broker, subscribe, and take in what arrives until cancelled; trouble that passes is waited out.
@@ -83,6 +94,13 @@ class Inbound:
         Raises:
             BrokerRefused: Somebody has to mend something first.
         """
+        self._settling = asyncio.create_task(self._settle_handled())
+        try:
+            await self._receive()
+        finally:
+            self._settling.cancel()
+
+    async def _receive(self) -> None:
         while True:
             try:
                 if not self._opened.is_set():
@@ -100,27 +118,59 @@ class Inbound:
                     if arrivals:
                         await self._take(arrivals)
                     self._pause = SHORTEST
+                    if self._settling.done():
+                        self._settling.result()
             except BrokerError as error:
                 if not error.transient:
                     raise
                 await self._wait_out(error)
 
     async def _take(self, arrivals: Sequence[Arrival]) -> None:
-        self.busy = True
+        self._is_taking = True
         try:
             await self._keep(arrivals)
-            if self._is_volatile:
-                await self._wait_for_handlers()
-            await self._broker.settle(arrivals)
+            if not self._is_volatile:
+                await self._broker.settle(arrivals)
+                return
+            self._kept.append((await self._store.head(), arrivals))
+            self.look()
+            while self._is_full() and not self._settling.done():
+                self._settled.clear()
+                await self._settled.wait()
         finally:
-            self.busy = False
+            self._is_taking = False
 
-    async def _wait_for_handlers(self) -> None:
-        """A log in memory ends with the process: what is in it is safe only once it is handled."""
-        head, pause = await self._store.head(), 0.001
-        while not await self._finished(head):
-            await asyncio.sleep(pause)
-            pause = min(0.05, pause * 1.5)
+    def _is_full(self) -> bool:
+        kept = [arrival for _, arrivals in self._kept for arrival in arrivals]
+        return len(kept) >= AHEAD or sum(len(arrival.body) for arrival in kept) >= AHEAD_BYTES
+
+    def look(self) -> None:
+        """Handlers ended: what they handled may be settled."""
+        self._ended.set()
+
+    async def _settle_handled(self) -> None:
+        """A log in memory ends with the process: what is in it is settled only once it is handled."""
+        try:
+            while True:
+                await self._ended.wait()
+                self._ended.clear()
+                try:
+                    await self.settle()
+                except BrokerError as error:
+                    if not error.transient:
+                        raise
+                    await self._wait_out(error)
+        finally:
+            self._settled.set()
+
+    async def settle(self) -> None:
+        """Settle what was taken into a log in memory and is handled by now, in the order in which it came."""
+        handled: list[Arrival] = []
+        while self._kept and await self._finished(self._kept[0][0]):
+            handled += self._kept.popleft()[1]
+        if handled:
+            self._settled.set()
+            await self._broker.settle(handled)
 
     async def _keep(self, arrivals: Sequence[Arrival]) -> None:
         """Make all of them durable here."""

@@ -14,6 +14,7 @@ from tidings.runtime.clock import Clock
 from tidings.runtime.drain import LAST
 from tidings.runtime.inbound import Arrived, Inbound
 from tidings.runtime.outbound import Outbound
+from tidings.runtime.pump import Pump
 from tidings.runtime.wanted import TOPIC, Wanted
 
 log = logging.getLogger("tidings")
@@ -32,6 +33,7 @@ class Link:
     Attributes:
         subscriptions: What the worker is to run for it, beside those of the app.
         inbound: Takes in what arrives.
+        outbound: Carries what is published.
         wanted: Asks for current states.
     """
 
@@ -62,10 +64,17 @@ class Link:
             arrived=arrived,
             claims=claims,
         )
-        self._outbound = Outbound(app, broker, opened, clock, claims)
-        self.wanted = Wanted(app, store, self._outbound.carry, clock)
+        self.outbound = Outbound(app, broker, opened, clock, claims)
+        self.wanted = Wanted(app, store, self.outbound.carry, clock)
         retried = () if claims is None else (again(store, claims),)
-        self.subscriptions = (self._outbound.subscription, self.wanted.subscription, *retried)
+        self.subscriptions = (self.outbound.subscription, self.wanted.subscription, *retried)
+
+    def follow(self, pumps: Sequence[Pump]) -> None:
+        """Hear of what the pumps of the worker do. Args: pumps: one for each subscription, ours included."""
+        for pump in pumps:
+            pump.on_settled = self.inbound.look
+            if pump.subscription is self.outbound.subscription:
+                self.outbound.lanes = pump.lanes
 
     async def run(self) -> None:
         """Open the broker as soon as it can be reached, and take in what it brings, until cancelled.
@@ -83,6 +92,7 @@ class Link:
         """Let go of the broker; what is not settled comes again."""
         try:
             async with asyncio.timeout(LAST):
+                await self.inbound.settle()
                 await self._broker.close()
         except Exception as error:  # noqa: BLE001 - the worker ends all the same
             log.warning("%s: the broker was not closed: %s", self._app, error)

@@ -13,7 +13,9 @@ from collections.abc import Sequence
 
 from tidings.core.arrival import Confirmed, Rejected, Result, Unknown
 from tidings.core.envelope import Envelope
+from tidings.core.lanes import Lanes
 from tidings.core.message import address_of
+from tidings.core.operations import Delivery
 from tidings.core.outcome import Dead
 from tidings.core.ports import Broker
 from tidings.core.subscription import Subscription
@@ -40,6 +42,7 @@ class Outbound:
 
     Attributes:
         subscription: To run like any other.
+        lanes: What waits to be carried, once a pump is there for it.
     """
 
     def __init__(
@@ -52,9 +55,8 @@ class Outbound:
         self._opened = opened
         self._clock = clock
         self._claims = claims
-        self._others: list[tuple[Envelope, asyncio.Future[Result]]] | None = (
-            None  # what else goes out with the first one
-        )
+        self.lanes: Lanes[Delivery] | None = None
+        self._others: list[tuple[Envelope, asyncio.Future[Result]]] | None = None  # what goes out with the first one
         self._complained = 0.0
         self.subscription = Subscription(
             GROUP,
@@ -108,22 +110,27 @@ class Outbound:
             future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
             self._others.append((envelope, future))
             return await future
+        if self.lanes is not None and not self.lanes.ready:
+            return (await self._hand_over([envelope]))[0]
         others = self._others = list[tuple[Envelope, asyncio.Future[Result]]]()
         results: Sequence[Result] = ()
-        failed = Unknown("the worker stops")
         try:
             try:
                 await asyncio.sleep(0)
             finally:
                 self._others = None
-            results = await self._broker.publish([envelope, *(each for each, _ in others)])
-        except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for ever
-            failed = Unknown(f"{type(error).__name__}: {error}")
+            results = await self._hand_over([envelope, *(each for each, _ in others)])
         finally:
             for number, (_, future) in enumerate(others, 1):
                 if not future.done():
-                    future.set_result(results[number] if results else failed)
-        return results[0] if results else failed
+                    future.set_result(results[number] if results else Unknown("the worker stops"))
+        return results[0]
+
+    async def _hand_over(self, envelopes: Sequence[Envelope]) -> Sequence[Result]:
+        try:
+            return await self._broker.publish(envelopes)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for ever
+            return [Unknown(f"{type(error).__name__}: {error}")] * len(envelopes)
 
     def _complain(self, reason: str) -> None:
         now = asyncio.get_running_loop().time()

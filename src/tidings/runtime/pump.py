@@ -83,8 +83,9 @@ class Pump:
         self.tasks: set[asyncio.Task[None]] = set()
         self.intake = Intake(store, subscription, consumer, clock)
         self.go_on: Callable[[], None] = lambda: None  # runs this pump in a new task; set by the worker
+        self.on_settled: Callable[[], None] = lambda: None  # likewise
         self._settled = False  # True while the pump waits, with nothing half committed
-        self._alarm = Alarm(self._look)
+        self.alarm = Alarm(self._look)
         self._owner: asyncio.Task[Any] | None = None
         self._leisure = 0.0 if subscription.counted else LEISURE
         self._broken: BaseException | None = None  # what ended a lane that should not have ended
@@ -95,16 +96,12 @@ class Pump:
     async def run(self) -> None:
         """Pump until `stopping`; then return with everything that ended settled."""
         self._owner = me = asyncio.current_task()
-        try:
-            while not self.stopping and self._owner is me:
-                self.wake.clear()
-                self._settled = False
-                if not await self.step() and self._owner is me and not self.wake.is_set():
-                    self._settled = True
-                    await self._wait()
-        finally:
-            if self._owner is me:
-                self._alarm.stop()
+        while not self.stopping and self._owner is me:
+            self.wake.clear()
+            self._settled = False
+            if not await self.step() and self._owner is me and not self.wake.is_set():
+                self._settled = True
+                await self._wait()
 
     async def step(self) -> bool:
         """One round; True when there is reason for another at once."""
@@ -143,7 +140,7 @@ class Pump:
             return
         if self.intake.due is not None and self.in_memory < self.ahead.room:  # without room, whatever ends sets `wake`
             pause = min(pause, (self.intake.due - self.clock.now()) / MICROSECONDS)
-        self._alarm.set(loop_time() + max(0.0, min(pause, LOOK)))
+        self.alarm.set(loop_time() + max(0.0, min(pause, LOOK)))
         await self.wake.wait()
 
     def _look(self) -> None:
@@ -266,7 +263,7 @@ class Pump:
         """Deliveries ended: settle them now, or at leisure where that is as good."""
         leisure = self._settled and loop_time() < self._flush_at and 2 * len(self.ended) <= self.ahead.room
         if leisure and not (self.intake.look or self.stopping):
-            self._alarm.set(self._flush_at)
+            self.alarm.set(self._flush_at)
         else:
             self.wake.set()
 
@@ -326,6 +323,7 @@ class Pump:
         """Bring memory in line with what is committed now."""
         self.handled += len(ended)
         self.intake.settled(ended.others, parked)
+        self.on_settled()
 
     # ---- leases ----------------------------------------------------------------------------------------------
 

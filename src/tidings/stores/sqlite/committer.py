@@ -336,7 +336,7 @@ class Committer:
 
     def _check_files(self) -> None:
         """Raise StoreGone when the files are no longer those that were opened."""
-        lost = self._originals.lost()
+        lost = None if self._volatile else self._originals.lost()  # nobody else knows where a log in memory is
         if lost:
             self._is_gone = True
             raise StoreGone(
