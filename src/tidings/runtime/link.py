@@ -92,7 +92,9 @@ class Link:
         """Let go of the broker; what is not settled comes again."""
         try:
             async with asyncio.timeout(LAST):
-                await self.inbound.settle()
-                await self._broker.close()
+                try:
+                    await self.inbound.settle()
+                finally:
+                    await self._broker.close()
         except Exception as error:  # noqa: BLE001 - the worker ends all the same
             log.warning("%s: the broker was not closed: %s", self._app, error)
