@@ -146,7 +146,8 @@ class Inbound:
 
     def look(self) -> None:
         """Handlers ended: what they handled may be settled."""
-        self._ended.set()
+        if self._kept:
+            self._ended.set()
 
     async def _settle_handled(self) -> None:
         """A log in memory ends with the process: what is in it is settled only once it is handled."""
