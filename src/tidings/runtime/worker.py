@@ -207,9 +207,10 @@ class Worker:
         if task is not None:
             await asyncio.wait((task,), timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
             if not task.done():
-                cut, pump.cutting = int(pump.batching), True
+                batching, running, pump.cutting = pump.batching, len(pump.running), True
                 task.cancel()
                 await asyncio.wait((task,), timeout=LAST)
+                cut = int(batching and len(pump.running) == running)  # else it goes on by itself, and is counted there
         return cut + await drain(pump, deadline)
 
     def _ended(self, task: asyncio.Task[None]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from tests.scenarios.runtime.messages import OrderPlaced, ReceiptSent, Said, Shi
 from tests.scenarios.runtime.waiting import until
 from tests.servers.postgres import PostgresServers
 from tidings import App, Dead, Decider, Retry, Transaction, errors, event
+from tidings.runtime import batch
 
 ONCE = Retry(attempts=1)
 
@@ -376,6 +378,39 @@ async def test_a_handler_that_ignores_being_cancelled_may_not_commit_any_more(
         assert await app.store.query("SELECT number FROM effects") == [(1,)]
         assert await app.store.held() == []
     assert entered == [1, 1]
+
+
+async def test_a_handler_that_is_cut_short_while_it_gets_a_task_of_its_own_counts_once(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tidings.runtime.drain.LAST", 0.1)
+    app, entered, go_on, commit = App(url), asyncio.Event(), asyncio.Event(), batch.commit
+
+    async def slow(*arguments: Any, **more: Any) -> None:
+        committing = asyncio.create_task(commit(*arguments, **more))
+        ending = asyncio.create_task(asyncio.sleep(0.05))
+        while not (ending.done() and committing.done()):  # as long as a server may take, whoever cancels
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait((ending, committing))
+
+    monkeypatch.setattr("tidings.runtime.batch.commit", slow)
+
+    @app.on(OrderPlaced)
+    async def stubborn(order: OrderPlaced, tx: Transaction) -> None:
+        entered.set()
+        while not go_on.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await go_on.wait()
+
+    async with app:
+        await app.publish(OrderPlaced("a", 1))
+        worker = app.worker()
+        await worker.start()
+        await entered.wait()
+        cut_short = await worker.drain(0.0)
+        go_on.set()
+        await until(lambda: not worker.pumps[0].running)
+    assert cut_short == 1
 
 
 async def test_what_a_failed_handler_delayed_does_not_leave_with_those_before_it_in_the_batch(url: str) -> None:
