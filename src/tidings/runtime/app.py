@@ -6,6 +6,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
@@ -25,6 +26,7 @@ from tidings.core.url import default_name, parse_url
 from tidings.errors import BadArgument, NotFound
 from tidings.runtime.clock import Clock
 from tidings.runtime.connect import make_broker, make_claims
+from tidings.runtime.direct import Direct
 from tidings.runtime.lifecycle import run, worker_of, working
 from tidings.runtime.opening import Opening
 from tidings.runtime.outbox import Outbox
@@ -90,6 +92,7 @@ class App(Opening):
             made = make_broker(broker, self.name)
             most = (LARGEST, LARGEST) if make_claims(broker, made) else (MAX_BYTES, made.guarantees.max_bytes)
             self.outgoing = Outgoing(self.name, self.clock, *most)
+            self._make_direct = partial(Direct, self)
         self._workers: WeakSet[Worker] = WeakSet()
         self.outbox = Outbox(self)
 
@@ -113,7 +116,8 @@ class App(Opening):
             headers: CloudEvents extension attributes, for instance `traceparent`.
 
         Returns:
-            Position in the log of the last one, for which a query can wait; 0 when delayed or when none was given.
+            Position in the log of the last one, for which a query can wait; 0 when delayed, when none was given, and
+            where a broker has them because the app has no store.
 
         Raises:
             NotAMessage: An object is no message.
@@ -121,6 +125,7 @@ class App(Opening):
             IdConflict: The id was used for other content.
             StoreFull: No space is left; nothing was published.
             OutcomeUnknown: It may or may not be published; publish again with the same id.
+            BrokerError: The app has no store, and its broker cannot be reached or does not take it.
             NotOpen: The app is not open here.
         """
         return await self._here().publish(messages, after, at, id, headers)

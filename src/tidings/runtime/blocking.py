@@ -20,6 +20,7 @@ from tidings.core.part import Part
 from tidings.core.ports import Rows, StoreTransaction
 from tidings.core.transaction import Readable
 from tidings.errors import NotOpen, UsageError
+from tidings.runtime.direct import Beside
 from tidings.runtime.quarantine import quarantined
 from tidings.runtime.transaction import OPEN, OpenTransaction
 from tidings.runtime.verbs import Verbs
@@ -51,6 +52,7 @@ class Blocking:
         """Args: app: whose verbs."""
         self._app = app
         self._verbs: Verbs | None = None
+        self._beside: Beside | None = None
 
     def __enter__(self) -> Self:
         """Open the store.
@@ -74,12 +76,18 @@ class Blocking:
             time.sleep(seconds)  # noqa: ASYNC251 - there is no loop to block; it is driven by `finish`
 
         app = self._app
-        self._verbs = Verbs(store, app.outgoing, app.clock, write, begin, sleep)
+        if app._direct is not None:  # noqa: SLF001 - the app's other face
+            self._beside = Beside(app)
+        direct = None if self._beside is None else self._beside.publish
+        self._verbs = Verbs(store, app.outgoing, app.clock, write, begin, sleep, direct)
         return self
 
     def __exit__(self, *_exc: object) -> None:
         """Close the store once its last user is done."""
         self._verbs = None
+        if self._beside is not None:
+            self._beside.close()
+            self._beside = None
         store = self._app.let_go()
         if store is not None:
             store.close_now()

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
@@ -21,9 +22,10 @@ from tidings.core.envelope import Envelope
 from tidings.core.operations import Append, Held, Settle
 from tidings.core.ports import Broker, Store
 from tidings.errors import BrokerError, BrokerUnavailable, IdConflict, TidingsError, Unreadable
+from tidings.runtime.alarm import Alarm
 from tidings.runtime.claims import CURE, THREADS, Claims, missing, unwrapped
 from tidings.runtime.claims import GROUP as CLAIMS
-from tidings.runtime.clock import Clock
+from tidings.runtime.clock import Clock, loop_time
 from tidings.runtime.quarantine import unreadable
 
 log = logging.getLogger("tidings")
@@ -37,12 +39,31 @@ WAIT = 1.0
 AHEAD, AHEAD_BYTES = 1000, 4_000_000
 """Messages in a log in memory that handlers have not finished, or bytes of them, at which no more are taken in."""
 
+LEISURE = 0.02
+"""Seconds for which what was handled is gathered, before it is settled; only where the log is in memory."""
+
 SHORTEST, LONGEST = 0.1, 5.0
 """Seconds between two tries while the broker or the store is away; doubled each time."""
 
 
 Arrived = Callable[[Sequence[Envelope], Sequence[int]], Awaitable[None]]
 """Called with what was appended, and with its positions."""
+
+
+@dataclass(slots=True)
+class _Kept:
+    """What came together and is in a log in memory, so that it is not settled yet.
+
+    Attributes:
+        conversations: To which the messages belong.
+        until: Position of the log up to which all has to be done before.
+        goes_on: True when handlers published in one of its conversations, behind that perhaps.
+    """
+
+    arrivals: Sequence[Arrival]
+    conversations: set[str]
+    until: int
+    goes_on: bool = False
 
 
 class Inbound:
@@ -63,9 +84,23 @@ class Inbound:
         *,
         finished: Callable[[int], Awaitable[bool]],
         arrived: Arrived,
+        on_caused: list[Callable[[str], object]],
         claims: Claims | None = None,
     ) -> None:
-        """Args: topics: what it subscribes to. opened: set once the broker is. finished, arrived: see Link."""
+        """Wire the parts.
+
+        Args:
+            app: Its name.
+            store: Has the log.
+            broker: Brings messages.
+            topics: What it subscribes to.
+            opened: Set once the broker is.
+            clock: Gives times.
+            finished: Tells whether everything up to a position of the log is done, and carried if it is for the broker.
+            arrived: Called with what was appended, and where.
+            on_caused: Whom to add to hear of the conversations in which handlers publish.
+            claims: Where what is too large lies.
+        """
         self._app = app
         self._store = store
         self._broker = broker
@@ -74,12 +109,14 @@ class Inbound:
         self._opened = opened
         self._finished = finished
         self._arrived = arrived
+        self._on_caused = on_caused
         self._claims = claims
         self._is_volatile = store.guarantees.durable == "process"
         self._pause = SHORTEST
         self._is_taking = False
-        self._kept: deque[tuple[int, Sequence[Arrival]]] = deque()  # not handled, and up to where the log has them
+        self._kept: deque[_Kept] = deque()
         self._ended, self._settled = asyncio.Event(), asyncio.Event()
+        self._alarm = Alarm(self._ended.set)
         self._settling: asyncio.Task[None]
         self.subscribed = asyncio.Event()
 
@@ -95,10 +132,13 @@ class Inbound:
             BrokerRefused: Somebody has to mend something first.
         """
         self._settling = asyncio.create_task(self._settle_handled())
+        self._on_caused.append(self._note_caused)
         try:
             await self._receive()
         finally:
+            self._on_caused.remove(self._note_caused)
             self._settling.cancel()
+            self._alarm.stop()
 
     async def _receive(self) -> None:
         while True:
@@ -128,11 +168,12 @@ class Inbound:
     async def _take(self, arrivals: Sequence[Arrival]) -> None:
         self._is_taking = True
         try:
-            await self._keep(arrivals)
+            read = await self._keep(arrivals)
             if not self._is_volatile:
                 await self._broker.settle(arrivals)
                 return
-            self._kept.append((await self._store.head(), arrivals))
+            conversations = {each.conversation for each in read if type(each) is Envelope}
+            self._kept.append(_Kept(arrivals, conversations, await self._store.head()))
             self.look()
             while self._is_full() and not self._settling.done():
                 self._settled.clear()
@@ -141,13 +182,13 @@ class Inbound:
             self._is_taking = False
 
     def _is_full(self) -> bool:
-        kept = [arrival for _, arrivals in self._kept for arrival in arrivals]
+        kept = [arrival for each in self._kept for arrival in each.arrivals]
         return len(kept) >= AHEAD or sum(len(arrival.body) for arrival in kept) >= AHEAD_BYTES
 
     def look(self) -> None:
-        """Handlers ended: what they handled may be settled."""
+        """Something ended: see soon what of the messages may be settled."""
         if self._kept:
-            self._ended.set()
+            self._alarm.set(loop_time() + LEISURE)
 
     async def _settle_handled(self) -> None:
         """A log in memory ends with the process: what is in it is settled only once it is handled."""
@@ -167,18 +208,32 @@ class Inbound:
     async def settle(self) -> None:
         """Settle what was taken into a log in memory and is handled by now, in the order in which it came."""
         handled: list[Arrival] = []
-        while self._kept and await self._finished(self._kept[0][0]):
-            handled += self._kept.popleft()[1]
+        while self._kept and await self._is_handled(self._kept[0]):
+            handled += self._kept.popleft().arrivals
         if handled:
             self._settled.set()
             await self._broker.settle(handled)
 
-    async def _keep(self, arrivals: Sequence[Arrival]) -> None:
-        """Make all of them durable here."""
+    async def _is_handled(self, kept: _Kept) -> bool:
+        """True when handlers are done with it, and the broker has what they published because of it."""
+        while await self._finished(kept.until):
+            if not kept.goes_on:
+                return True
+            kept.goes_on = False
+            kept.until = await self._store.head()
+        return False
+
+    def _note_caused(self, conversation: str) -> None:
+        """A handler publishes: if that is lost, what it handled has to come again."""
+        for kept in self._kept:
+            kept.goes_on = kept.goes_on or conversation in kept.conversations
+
+    async def _keep(self, arrivals: Sequence[Arrival]) -> Sequence[Envelope | Held]:
+        """Make all of them durable here; returns what they are."""
         read = [self._read(each) for each in arrivals]
         if not any(refers(each) for each in read if type(each) is Envelope):
             await self._write(read, arrivals)
-            return
+            return read
         found: list[Envelope | Held | None] = []
         written = 0
         for at in range(0, len(read), THREADS):
@@ -186,6 +241,7 @@ class Inbound:
             if at + THREADS >= len(read) or sum(len(e.data) for e in found if type(e) is Envelope) > LARGEST:
                 await self._write(found, arrivals[written : at + THREADS])
                 found, written = [], at + THREADS
+        return read
 
     async def _whole(self, read: Envelope | Held, source: Arrival) -> Envelope | Held | None:
         """A message with its data, where they lie elsewhere; what is kept in its place where they are not there.

@@ -44,12 +44,13 @@ class Link:
         broker: Broker,
         subscriptions: Sequence[Subscription],
         clock: Clock,
+        *,
         finished: Callable[[int], Awaitable[bool]],
         arrived: Arrived,
-        *,
+        on_caused: list[Callable[[str], object]],
         claims: Claims | None = None,
     ) -> None:
-        """Args: subscriptions: of the app. finished: is all done up to a position? arrived: see Inbound."""
+        """Args: subscriptions: of the app. finished, arrived, on_caused: see Inbound."""
         self._app = app
         self._broker = broker
         opened = asyncio.Event()
@@ -62,6 +63,7 @@ class Link:
             clock,
             finished=finished,
             arrived=arrived,
+            on_caused=on_caused,
             claims=claims,
         )
         self.outbound = Outbound(app, broker, opened, clock, claims)
@@ -74,7 +76,7 @@ class Link:
         for pump in pumps:
             pump.on_settled = self.inbound.look
             if pump.subscription is self.outbound.subscription:
-                self.outbound.lanes = pump.lanes
+                self.outbound.alone = lambda lanes=pump.lanes: not lanes.ready  # type: ignore[misc]
 
     async def run(self) -> None:
         """Open the broker as soon as it can be reached, and take in what it brings, until cancelled.

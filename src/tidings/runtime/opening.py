@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import Callable
 from typing import Self
 
 from tidings.core.ports import Store
@@ -12,6 +13,7 @@ from tidings.core.router import Router
 from tidings.errors import NotOpen
 from tidings.runtime.clock import Clock
 from tidings.runtime.connect import open_store, release
+from tidings.runtime.direct import Direct
 from tidings.runtime.outgoing import Outgoing
 from tidings.runtime.verbs import Verbs
 
@@ -34,6 +36,9 @@ class Opening(Router):
         self._users = self._pid = 0
         self._opening = threading.Lock()
         self._verbs: Verbs | None = None
+        self._make_direct: Callable[[], Direct] | None = None  # set by an app that has a broker
+        self._direct: Direct | None = None  # where its log ends with the process
+        self._inside = 0  # users of it
         self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
 
     async def __aenter__(self) -> Self:
@@ -45,10 +50,14 @@ class Opening(Router):
         """
         self.open_now()
         self._home = (os.getpid(), asyncio.get_running_loop())
+        self._inside += 1
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
         """Close the store once its last user is done."""
+        self._inside -= 1
+        if self._direct is not None and not self._inside:
+            await self._direct.close()
         store = self.let_go()
         if store is not None:
             await store.close()
@@ -58,8 +67,11 @@ class Opening(Router):
         with self._opening:
             if self._store is None or self._pid != os.getpid():  # what the parent opened is nothing to its fork
                 store = open_store(self._given)
-                self._verbs = Verbs(store, self.outgoing, self.clock, store.write, store.begin, asyncio.sleep)
-                self._store, self._pid, self._users = store, os.getpid(), 0
+                is_lasting = store.guarantees.durable != "process"
+                self._direct = None if is_lasting or self._make_direct is None else self._make_direct()
+                direct = None if self._direct is None else self._direct.publish
+                self._verbs = Verbs(store, self.outgoing, self.clock, store.write, store.begin, asyncio.sleep, direct)
+                self._store, self._pid, self._users, self._inside = store, os.getpid(), 0, 0
             self._users += 1
             return self._store
 

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tidings.core.arrival import Confirmed, Rejected, Result, Unknown
 from tidings.core.envelope import Envelope
-from tidings.core.lanes import Lanes
 from tidings.core.message import address_of
-from tidings.core.operations import Delivery
 from tidings.core.outcome import Dead
 from tidings.core.ports import Broker
 from tidings.core.subscription import Subscription
@@ -42,7 +40,7 @@ class Outbound:
 
     Attributes:
         subscription: To run like any other.
-        lanes: What waits to be carried, once a pump is there for it.
+        alone: True where nothing else is about to be carried, so that a lone message need not wait for others.
     """
 
     def __init__(
@@ -55,7 +53,7 @@ class Outbound:
         self._opened = opened
         self._clock = clock
         self._claims = claims
-        self.lanes: Lanes[Delivery] | None = None
+        self.alone: Callable[[], bool] = lambda: False
         self._others: list[tuple[Envelope, asyncio.Future[Result]]] | None = None  # what goes out with the first one
         self._complained = 0.0
         self.subscription = Subscription(
@@ -110,7 +108,7 @@ class Outbound:
             future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
             self._others.append((envelope, future))
             return await future
-        if self.lanes is not None and not self.lanes.ready:
+        if self.alone():
             return (await self._hand_over([envelope]))[0]
         others = self._others = list[tuple[Envelope, asyncio.Future[Result]]]()
         results: Sequence[Result] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -14,6 +14,9 @@ from tidings.runtime.clock import Clock
 
 HANDLING: ContextVar[Seen | None] = ContextVar("tidings.handling", default=None)
 """The message being handled right now: what is published meanwhile is caused by it."""
+
+Direct = Callable[[Sequence[Envelope]], Awaitable[Sequence[Envelope]]]
+"""Gives a broker what is for it, and returns what is left for the log of the app."""
 
 _Plan = tuple[MessageType, Callable[[Any], bytes], str | None, tuple[str, ...]]
 
@@ -28,6 +31,7 @@ class Outgoing:
     Attributes:
         app: Its name.
         fresh: True when nobody can have the ids yet that it makes up.
+        on_caused: Called with the conversation of each message that a handler publishes or returns.
     """
 
     def __init__(self, app: str, clock: Clock, most: int = MAX_BYTES, carried: int | None = None) -> None:
@@ -41,6 +45,7 @@ class Outgoing:
         """
         self.app = app
         self.fresh = clock.unseeded
+        self.on_caused: list[Callable[[str], object]] = []
         self._clock = clock
         self._most = most
         self._carried = carried
@@ -119,6 +124,9 @@ class Outgoing:
         headers: Mapping[str, str] | None,
     ) -> Envelope:
         cause = HANDLING.get()
+        if cause is not None:
+            for note in self.on_caused:
+                note(cause.conversation)
         now = self._clock.now()
         if id is None:
             id = self._clock.id(now)

@@ -32,20 +32,17 @@ from tidings.runtime.lane import conclude, make_room, run_lane
 from tidings.runtime.outgoing import Outgoing
 from tidings.runtime.settlement import Endings, settlements, write
 from tidings.runtime.sweep import sweep
-from tidings.runtime.transaction import OpenTransaction
+from tidings.runtime.transaction import LONGEST_TRANSACTION, OpenTransaction
 
 log = logging.getLogger("tidings")
 
 T = TypeVar("T")
 
-LONGEST_TRANSACTION = 10.0
-"""Seconds a handler may hold the right to write; then its attempt fails, so that others can go on."""
-
 CLAIM_AGAIN = 0.1
 """Seconds after a refused result before the slots are claimed again."""
 
 LEISURE = 0.02
-"""Seconds for which a group that counts no attempts gathers what ended, before it commits that."""
+"""Seconds for which what simply ended is gathered before it is committed, where nothing depends on it."""
 
 LOOK = 0.5
 """Seconds between looks for held deliveries that someone else put back to work, however busy it is here."""
@@ -68,8 +65,8 @@ class Pump:
         self.answering = Answering(self.group, self.dispatch, outgoing, clock)
         self.lanes: Lanes[Delivery] = Lanes()
         self.wake = asyncio.Event()
-        self.stopping = self.batching = False  # batching: while it calls handlers in its own task
-        self.handled = 0
+        self.stopping = self.batching = self.cutting = False  # handlers run in its own task; are cancelled, it ends
+        self.handled = self._want = 0
         self.ended = Endings()
         self.careful = 0  # batches still to be handled before the next sweep
         self.suspends = not subscription.transactional  # until a handler was seen to await something else than its tx
@@ -77,17 +74,16 @@ class Pump:
         self.began: dict[int, float] = {}  # when each of them did, loop time
         self.void: set[int] = set()  # running ones whose slot was lost: whatever they end with is refused
         self.committing: set[int] = set()  # running ones whose commit is under way
-        self.cutting = False  # True once running handlers are cancelled because the worker stops
-        self._want = 0
         self._claim_at = self._flush_at = self._look_at = self._scanned_at = 0.0  # loop times: not before; the last one
         self.tasks: set[asyncio.Task[None]] = set()
         self.intake = Intake(store, subscription, consumer, clock)
         self.go_on: Callable[[], None] = lambda: None  # runs this pump in a new task; set by the worker
         self.on_settled: Callable[[], None] = lambda: None  # likewise
-        self._settled = False  # True while the pump waits, with nothing half committed
+        self._settled = self._flushing = False  # waits, with nothing half committed; commits what watermarks count
         self.alarm = Alarm(self._look)
         self._owner: asyncio.Task[Any] | None = None
-        self._leisure = 0.0 if subscription.counted else LEISURE
+        self._marks = subscription.counted and store.guarantees.durable != "process"  # else none outlives the attempt
+        self._leisure = 0.0 if self._marks else LEISURE
         self._broken: BaseException | None = None  # what ended a lane that should not have ended
         self.ahead = Ahead(subscription.concurrency)
 
@@ -114,9 +110,9 @@ class Pump:
         if is_full := self.in_memory >= self.ahead.room:
             make_room(self)
         taken = await self.take(room) if (room := self.ahead.room - self.in_memory) > 0 else []
-        if self.stopping or loop_time() >= self._flush_at or 2 * len(self.ended) > self.ahead.room:
+        if not self._may_wait():
             self._flush_at = loop_time() + self._leisure
-            await self.flush(taken if self.subscription.counted else ())
+            await self.flush(taken if self._marks else ())
         if not self.suspends:
             taken = [each for each in taken if self.takes(each)]  # its slot may be lost, its key may have failed
         while taken and not self.suspends and not self.stopping:
@@ -261,11 +257,15 @@ class Pump:
 
     def ended_some(self) -> None:
         """Deliveries ended: settle them now, or at leisure where that is as good."""
-        leisure = self._settled and loop_time() < self._flush_at and 2 * len(self.ended) <= self.ahead.room
-        if leisure and not (self.intake.look or self.stopping):
+        if self._settled and self._may_wait() and not self.intake.look:
             self.alarm.set(self._flush_at)
         else:
             self.wake.set()
+
+    def _may_wait(self) -> bool:
+        """True where what ended may be settled later, with more."""
+        waits = loop_time() < self._flush_at and 2 * len(self.ended) <= self.ahead.room
+        return waits and not (self.stopping or self.ended.others)
 
     def transaction(self) -> OpenTransaction:
         """A transaction for one handler, or for a batch of them."""
@@ -297,6 +297,7 @@ class Pump:
             for each in starting
             if each.held and (row := self.intake.rows.get(each.held)) is not None
         ]
+        self._flushing = True
         ops = settlements(self.consumer, ended, parked, marks, mark=mark, counted=self.subscription.counted)
         return ended, parked, ops
 
@@ -321,6 +322,7 @@ class Pump:
 
     def settled(self, ended: Endings, parked: Sequence[Held]) -> None:
         """Bring memory in line with what is committed now."""
+        self._flushing = False
         self.handled += len(ended)
         self.intake.settled(ended.others, parked)
         self.on_settled()
@@ -364,6 +366,7 @@ class Pump:
             self._forget_slots(self.consumer.lose(feed))
         self.ended.take()
         self.intake.clear()
+        self._flushing = False
 
     def _forget_slots(self, slots: set[int]) -> None:
         """Drop what waits in memory for slots that belong to another worker now."""
@@ -382,7 +385,7 @@ class Pump:
     async def finished(self, position: int) -> bool:
         """True when the whole group, here or elsewhere, has finished everything up to a position."""
         if len(self.consumer.slots) == self.subscription.slots:
-            return all(feed.watermark.position >= position for feed in self.consumer.feeds)
+            return not self._flushing and all(feed.watermark.position >= position for feed in self.consumer.feeds)
         return await reached(self.store, self.group, self.subscription, position)
 
     @property

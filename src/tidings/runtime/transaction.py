@@ -15,9 +15,12 @@ from tidings.core.ports import Rows, Store, StoreTransaction
 from tidings.core.transaction import Readable
 from tidings.errors import NotOpen, UsageError
 from tidings.runtime.clock import Clock
-from tidings.runtime.outgoing import Outgoing
+from tidings.runtime.outgoing import Direct, Outgoing
 
 R = TypeVar("R")
+
+LONGEST_TRANSACTION = 10.0
+"""Seconds a handler may hold the right to write; then its attempt fails, so that others can go on."""
 
 OPEN: ContextVar[OpenTransaction | None] = ContextVar("tidings.open", default=None)
 """The transaction that the running code works in; what else writes to the same store would wait for it."""
@@ -41,6 +44,7 @@ class OpenTransaction:
     __slots__ = (
         "_begin",
         "_clock",
+        "_direct",
         "_limit",
         "_outgoing",
         "_sent",
@@ -65,6 +69,7 @@ class OpenTransaction:
         outgoing: Outgoing,
         clock: Clock,
         limit: float | None = None,
+        direct: Direct | None = None,
     ) -> None:
         """Wire the transaction; nothing is begun.
 
@@ -74,6 +79,7 @@ class OpenTransaction:
             outgoing: Makes envelopes.
             clock: For due times.
             limit: Seconds after which the task that holds the store's transaction is cancelled; None for no limit.
+            direct: Gives a broker what is for it, before this commits; None where the log keeps it for that.
         """
         self.store = store
         self._begin = begin
@@ -85,6 +91,7 @@ class OpenTransaction:
         self.closed = False
         self.expired = False
         self._limit = limit
+        self._direct = direct
         self._watch: asyncio.TimerHandle | None = None
         self.earlier: list[Envelope] = []
         self.earlier_later: list[Append] = []
@@ -202,6 +209,8 @@ class OpenTransaction:
     async def commit(self) -> int:
         """Append what was published, and commit; returns the last position, 0 if nothing was published."""
         self.closed = True
+        if self.outbox and self._direct is not None:
+            self.outbox = list(await self._direct(self.outbox))
         position = 0
         if self.outbox or self.later:
             if self.raw is None:

@@ -21,7 +21,7 @@ from tidings.errors import BadArgument, NotAMessage, NotFound, Unreadable, Wrong
 from tidings.runtime.asking import Answers, message_of
 from tidings.runtime.catchup import wait_for
 from tidings.runtime.clock import MICROSECONDS, Clock
-from tidings.runtime.outgoing import HANDLING, Outgoing
+from tidings.runtime.outgoing import HANDLING, Direct, Outgoing
 from tidings.runtime.transaction import OPEN, OpenTransaction, check_free
 
 R = TypeVar("R")
@@ -96,20 +96,25 @@ class Verbs:
         write: Callable[[Op], Awaitable[Any]],
         begin: Callable[[], Awaitable[StoreTransaction]],
         sleep: Callable[[float], Awaitable[None]],
+        direct: Direct | None = None,
     ) -> None:
-        """Args: write, begin, sleep: the caller's way; those of a blocking caller never suspend."""
+        """Args: write, begin, sleep, direct: the caller's way; those of a blocking caller never suspend."""
         self.store = store
         self.outgoing = outgoing
         self.clock = clock
         self._write_op = write
         self._begin = begin
         self._sleep = sleep
+        self._direct = direct
         self._answers = Answers(store, sleep)
 
     def _write(self, op: Op, verb: str) -> Awaitable[Any]:
+        self._check_free(verb)
+        return self._write_op(op)
+
+    def _check_free(self, verb: str) -> None:
         if (tx := OPEN.get()) is not None:
             check_free(self.store, verb, tx)
-        return self._write_op(op)
 
     async def publish(
         self,
@@ -127,6 +132,9 @@ class Verbs:
             envelopes = [envelope(message) for message in messages]
         else:
             envelopes = self.outgoing.envelopes(messages, id=id, headers=headers)
+        if self._direct is not None and due is None:
+            self._check_free(verb)
+            envelopes = list(await self._direct(envelopes))
         if not envelopes:
             return 0
         fresh = id is None and self.outgoing.fresh
@@ -228,7 +236,7 @@ class Verbs:
 
     def transaction(self) -> OpenTransaction:
         """A transaction of the caller's own."""
-        return OpenTransaction(self.store, self._begin, self.outgoing, self.clock)
+        return OpenTransaction(self.store, self._begin, self.outgoing, self.clock, direct=self._direct)
 
     async def receive(self, body: bytes, headers: Mapping[str, str]) -> int:
         """See `App.receive`."""

@@ -82,8 +82,13 @@ class Worker:
         self._is_volatile = store.guarantees.durable == "process"
         self.link: Link | None = None
         if broker is not None:
-            done, came = self._finished, self._arrived
-            self.link = Link(app, store, broker, subscriptions, clock, done, came, claims=claims)
+            self.link = Link(
+                *(app, store, broker, subscriptions, clock),
+                finished=self._finished,
+                arrived=self._arrived,
+                on_caused=outgoing.on_caused,
+                claims=claims,
+            )
         self.pumps = [
             Pump(store, each, groups.consumer(each, f"{app}.{each.group}", self.member, lease), outgoing, clock)
             for each in (*subscriptions, *(self.link.subscriptions if self.link else ()))

@@ -321,68 +321,6 @@ async def test_two_workers_of_one_app_on_one_store_share_what_arrives(make: Make
         assert [total for _, key, total in seen if key == f"o-{number}"] == list(range(totals))
 
 
-@pytest.mark.proves("G5")
-async def test_an_app_whose_log_is_in_memory_takes_again_what_it_had_not_handled_when_it_ended(
-    make: Make, broker_url: str
-) -> None:
-    shop = make("shop")
-    seen: list[str] = []
-    stuck = asyncio.Event()
-
-    def stateless(name: str) -> App:
-        app = App("sqlite::memory:", broker=broker_url, name="billing", drain=0.1)
-
-        @app.on(OrderPlaced, group="bill")
-        async def bill(order: OrderPlaced) -> None:
-            if name == "first" and order.order_id == "o-2":
-                stuck.set()
-                await asyncio.Event().wait()
-            seen.append(f"{name} {order.order_id}")
-
-        return app
-
-    async with at_work(stateless("first"), shop), shop:
-        await shop.publish(OrderPlaced("o-1", 1))
-        await until(lambda: seen == ["first o-1"])
-        await asyncio.sleep(0.5)
-        await shop.publish(OrderPlaced("o-2", 2), OrderPlaced("o-3", 3))
-        await stuck.wait()
-    async with at_work(stateless("second")):
-        await until(lambda: "second o-2" in seen)
-        assert "second o-1" not in seen
-
-
-@pytest.mark.proves("G5")
-async def test_an_app_whose_log_is_in_memory_goes_on_while_one_of_its_handlers_takes_long(
-    make: Make, broker_url: str
-) -> None:
-    shop, leave = make("shop"), asyncio.Event()
-    seen: list[str] = []
-
-    def stateless() -> App:
-        app = App("sqlite::memory:", broker=broker_url, name="billing")
-
-        @app.on(OrderPlaced, group="bill")
-        async def bill(order: OrderPlaced) -> None:
-            if order.order_id == "slow":
-                await leave.wait()
-            seen.append(order.order_id)
-
-        return app
-
-    async with at_work(stateless(), shop), shop:
-        for name in ("slow", "o-1", "o-2"):
-            await shop.publish(OrderPlaced(name, 1))
-            await asyncio.sleep(0.1)
-        await until(lambda: seen == ["o-1", "o-2"])
-        leave.set()
-        await until(lambda: "slow" in seen)
-    async with at_work(stateless(), shop), shop:  # all was settled, with the last one that was slow
-        await shop.publish(OrderPlaced("o-3", 1))
-        await until(lambda: "o-3" in seen)
-    assert seen == ["o-1", "o-2", "slow", "o-3"]
-
-
 async def test_until_idle_waits_for_what_is_on_its_way(make: Make) -> None:
     shop, billing = make("shop"), make("billing")
     seen: list[str] = []

@@ -49,6 +49,7 @@ class RabbitBroker:
         self._consumer: Consumer
         self._bell = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop
+        self._timer: asyncio.TimerHandle | None = None
         self._hungry = False
         self._settled: list[Any] = []  # tokens of what is to be acknowledged
 
@@ -96,20 +97,29 @@ class RabbitBroker:
         """
         _ = self._apart
         end = self._loop.time() + wait
-        while not (found := self._taken(limit)):
+        while not (found := self._taken(limit)) and self._loop.time() < end:
             self._bell.clear()
             self._hungry = True
             if found := self._taken(limit):  # what came while the bell was cleared
                 break
-            try:
-                async with asyncio.timeout_at(end):
-                    await self._bell.wait()
-            except TimeoutError:
-                break
+            self._ring_by(end)
+            await self._bell.wait()
         self._hungry = False
         if not found and (trouble := self._consumer.trouble) is not None:
             raise trouble
         return found
+
+    def _ring_by(self, end: float) -> None:
+        """Have the bell ring then, or before: a timer for every message would be one too many."""
+        if self._timer is not None:
+            if self._timer.when() <= end:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(end, self._time_is_up)
+
+    def _time_is_up(self) -> None:
+        self._timer = None
+        self._bell.set()
 
     def _taken(self, limit: int) -> list[Arrival]:
         buffer = self._consumer.buffer
@@ -152,6 +162,9 @@ class RabbitBroker:
     async def close(self) -> None:
         """Disconnect; what is not settled comes again. Safe to call twice."""
         self._acknowledge()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         thread, self._thread = self._thread, None
         if thread is not None:
             await thread.run(self._stop())

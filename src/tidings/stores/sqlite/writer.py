@@ -89,7 +89,7 @@ class Writer:
         else:
             turn.take()  # before the commit wakes others: what they write then is of another round
             if (done := self._commit_here(op, turn.loop)) is not None:
-                if is_durable(op):  # what is not flushed takes no time, and more is to follow
+                if is_durable(op) and not self._committer.changes.volatile:  # else it took no time, and more follows
                     await asyncio.sleep(0)  # the others of the loop go on
                 result, error = done
                 if error is not None:
