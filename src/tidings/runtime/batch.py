@@ -21,7 +21,7 @@ from tidings.errors import Fenced, OutcomeUnknown, StoreError
 from tidings.runtime.clock import loop_time
 from tidings.runtime.dispatch import UNSEEN
 from tidings.runtime.failing import fail
-from tidings.runtime.lane import calm, go_on
+from tidings.runtime.lane import calm, detach, go_on
 from tidings.runtime.outgoing import HANDLING
 from tidings.runtime.transaction import OPEN, OpenTransaction
 
@@ -123,7 +123,7 @@ class Batch(Generic[T]):
         tx.reopen()
         tx.outbox, tx.later = sent, later
         self.detached = True
-        await pump.detach(delivery, tx, [other for other in rest if pump.takes(other)], calling)
+        await detach(pump, delivery, tx, [other for other in rest if pump.takes(other)], calling)
 
     async def detached_ones(self, taken: Sequence[T]) -> list[Delivery]:
         """The deliveries of a handler that waits, and of what is behind it."""

@@ -46,6 +46,55 @@ async def run_lane(pump: Pump) -> None:
         await conclude(pump, delivery, tx, _call(pump, delivery, tx))
 
 
+async def run_here(pump: Pump) -> bool:
+    """Handle what may be handled in the task of the pump, which spares a task and a round of the loop.
+
+    Returns:
+        False when a handler waited: then this was its task from that moment on, and the pump goes on in another one.
+    """
+    owner = pump.owner
+    try:
+        await run_lane(pump)
+    except Exception as error:
+        if pump.owner is owner:
+            raise
+        _tell(pump, error)
+    return pump.owner is owner
+
+
+def leave(pump: Pump) -> None:
+    """Leave the current task to a handler that waits in it, and let the pump that called it go on in another one.
+
+    The handler must stay in the task it began in, for its timeouts are bound to that.
+    """
+    task = asyncio.current_task()
+    if task is not None:
+        pump.adopt(task)
+    pump.owner, pump.batching = None, False
+    pump.go_on()
+
+
+async def detach(
+    pump: Pump, delivery: Delivery, tx: OpenTransaction, rest: Sequence[Delivery], calling: Awaitable[Any]
+) -> None:
+    """Go on with one handler that suspended in a batch, in this very task."""
+    leave(pump)
+    pump.lanes.add(pump.lane_of(delivery), delivery)
+    pump.lanes.take()  # the lanes are empty while batches run, so it is this one
+    pump.begin(delivery)
+    pump.hand_over(rest)
+    try:
+        await conclude(pump, delivery, tx, calling)
+    except Exception as error:  # noqa: BLE001 - raised by the task that pumps now
+        _tell(pump, error)
+
+
+def _tell(pump: Pump, error: Exception) -> None:
+    """Have the task that pumps now raise what went wrong in one that it left."""
+    pump.broken = error
+    pump.wake.set()
+
+
 async def _call(pump: Pump, delivery: Delivery, tx: OpenTransaction) -> Any:
     message = pump.answering.readers[delivery.envelope.type](delivery.envelope)
     return None if message is UNSEEN else await pump.dispatch.call(message, tx, delivery.envelope)
@@ -86,6 +135,10 @@ class Plain:
         if not self.is_noted:
             self.is_noted = True
             self.pump.begin(self.current)
+            if self.pump.quick:
+                self.pump.quick = False
+                leave(self.pump)
+                self.pump.staff()
             if self.pump.ended:
                 self.pump.ended_some()
         return False

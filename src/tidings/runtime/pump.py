@@ -28,7 +28,7 @@ from tidings.runtime.catchup import reached
 from tidings.runtime.clock import MICROSECONDS, Clock, loop_time
 from tidings.runtime.dispatch import Dispatch
 from tidings.runtime.intake import WAITS, Intake
-from tidings.runtime.lane import conclude, make_room, run_lane
+from tidings.runtime.lane import make_room, run_here, run_lane
 from tidings.runtime.outgoing import Outgoing
 from tidings.runtime.settlement import Endings, settlements, write
 from tidings.runtime.sweep import sweep
@@ -70,6 +70,7 @@ class Pump:
         self.ended = Endings()
         self.careful = 0  # batches still to be handled before the next sweep
         self.suspends = not subscription.transactional  # until a handler was seen to await something else than its tx
+        self.quick = self.suspends  # else: until one was seen to wait, handlers run in the task of the pump
         self.running: dict[int, Delivery] = {}  # by id(): hashing a delivery would hash its data
         self.began: dict[int, float] = {}  # when each of them did, loop time
         self.void: set[int] = set()  # running ones whose slot was lost: whatever they end with is refused
@@ -81,28 +82,28 @@ class Pump:
         self.on_settled: Callable[[], None] = lambda: None  # likewise
         self._settled = self._flushing = False  # waits, with nothing half committed; commits what watermarks count
         self.alarm = Alarm(self._look)
-        self._owner: asyncio.Task[Any] | None = None
+        self.owner: asyncio.Task[Any] | None = None
         self._marks = subscription.counted and store.guarantees.durable != "process"  # else none outlives the attempt
         self._leisure = 0.0 if self._marks else LEISURE
-        self._broken: BaseException | None = None  # what ended a lane that should not have ended
+        self.broken: BaseException | None = None  # what ended a lane that should not have ended
         self.ahead = Ahead(subscription.concurrency)
 
     # ---- the loop ------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Pump until `stopping`; then return with everything that ended settled."""
-        self._owner = me = asyncio.current_task()
-        while not self.stopping and self._owner is me:
+        self.owner = me = asyncio.current_task()
+        while not self.stopping and self.owner is me:
             self.wake.clear()
             self._settled = False
-            if not await self.step() and self._owner is me and not self.wake.is_set():
+            if not await self.step() and self.owner is me and not self.wake.is_set():
                 self._settled = True
                 await self._wait()
 
     async def step(self) -> bool:
         """One round; True when there is reason for another at once."""
-        if self._broken is not None:
-            broken, self._broken = self._broken, None
+        if self.broken is not None:
+            broken, self.broken = self.broken, None
             raise broken
         self.ahead.adapt(busy=bool(len(self.lanes)))
         if loop_time() >= self._claim_at:
@@ -114,20 +115,27 @@ class Pump:
             self._flush_at = loop_time() + self._leisure
             await self.flush(taken if self._marks else ())
         if not self.suspends:
-            taken = [each for each in taken if self.takes(each)]  # its slot may be lost, its key may have failed
+            taken = await self._run_batches(taken)
+        if taken:
+            self.hand_over(taken)
+            if self.quick and not await run_here(self):
+                return False
+        goes_on = is_full or self.intake.more or (self.intake.look and bool(taken))
+        if not goes_on or self.in_memory >= self.ahead.room:
+            return False
+        await asyncio.sleep(0)  # lets the lanes run before the next read
+        return True
+
+    async def _run_batches(self, taken: list[Delivery]) -> list[Delivery]:
+        """Handle deliveries in batches; returns those for which there are none any more."""
+        taken = [each for each in taken if self.takes(each)]  # its slot may be lost, its key may have failed
         while taken and not self.suspends and not self.stopping:
             if self.sweeps and not any(each.held for each in taken):
                 taken = await sweep(self, [each.envelope for each in taken])
             else:
                 self.ahead.handed(anew=True)
                 taken = await run_batch(self, taken)
-        if taken:
-            self.hand_over(taken)
-        goes_on = is_full or self.intake.more or (self.intake.look and bool(taken))
-        if not goes_on or self.in_memory >= self.ahead.room:
-            return False
-        await asyncio.sleep(0)  # lets the lanes run before the next read
-        return True
+        return taken
 
     async def _wait(self) -> None:
         ending = bool(self.ended or self.intake.parked)
@@ -194,53 +202,33 @@ class Pump:
         """Put deliveries into their lanes and see that enough tasks work on them."""
         for delivery in taken:
             if self.takes(delivery):  # its key may have failed while the mark was committed
-                self.lanes.add(self._lane_of(delivery), delivery)
+                self.lanes.add(self.lane_of(delivery), delivery)
         if taken:
             self.ahead.handed()
-        self._staff()
+        self.staff()
 
-    def _lane_of(self, delivery: Delivery) -> str | None:
+    def lane_of(self, delivery: Delivery) -> str | None:
         """The key of a delivery; a group of one slot keeps the order of the log over all keys."""
         return delivery.envelope.key if self.subscription.slots > 1 else ""
 
-    def _staff(self) -> None:
-        if self.stopping:
+    def staff(self) -> None:
+        """See that enough tasks work on what may be handled."""
+        if self.stopping or self.quick:
             return
         for _ in range(min(self.lanes.ready, self.subscription.concurrency - len(self.tasks))):
-            self._adopt(asyncio.create_task(run_lane(self)))
+            self.adopt(asyncio.create_task(run_lane(self)))
 
-    def _adopt(self, task: asyncio.Task[None]) -> None:
+    def adopt(self, task: asyncio.Task[Any]) -> None:
+        """Count a task among those in which handlers run."""
         self.tasks.add(task)
         task.add_done_callback(self._lane_ended)
 
     def _lane_ended(self, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._broken = error
+            self.broken = error
             self.wake.set()
-        self._staff()  # what waited behind a detached handler is nobody's yet
-
-    async def detach(
-        self, delivery: Delivery, tx: OpenTransaction, rest: Sequence[Delivery], calling: Awaitable[Any]
-    ) -> None:
-        """Go on with one handler that suspended in a batch, in this very task; the pump goes on in another one.
-
-        The handler must stay in the task it began in, for its timeouts are bound to that.
-        """
-        task = asyncio.current_task()
-        if task is not None:
-            self._adopt(task)
-        self.lanes.add(self._lane_of(delivery), delivery)
-        self.lanes.take()  # the lanes are empty while batches run, so it is this one
-        self.begin(delivery)
-        self.hand_over(rest)
-        self._owner, self.batching = None, False
-        self.go_on()
-        try:
-            await conclude(self, delivery, tx, calling)
-        except Exception as error:  # noqa: BLE001 - raised by the task that pumps now
-            self._broken = error
-            self.wake.set()
+        self.staff()  # what waited behind a detached handler is nobody's yet
 
     def begin(self, delivery: Delivery) -> None:
         """A handler begins."""
@@ -251,7 +239,7 @@ class Pump:
         """A handler ended, one way or another: the next one of its key may be handled."""
         del self.running[id(delivery)], self.began[id(delivery)]
         self.void.discard(id(delivery))
-        self.lanes.finish(self._lane_of(delivery))
+        self.lanes.finish(self.lane_of(delivery))
         self.intake.look |= delivery.envelope.key in self.intake.passed
         self.ended_some()
 

@@ -70,6 +70,34 @@ async def test_handlers_that_wait_now_and_then_mix_up_neither_order_nor_causes_n
     assert len(late) == 30
 
 
+@pytest.mark.parametrize("with_tx", [False, True])
+async def test_the_first_handler_that_waits_holds_nobody_up_and_its_timeout_is_its_own(url: str, with_tx: bool) -> None:
+    app, seen, tasks = App(url), list[int](), dict[int, asyncio.Task[object] | None]()
+
+    async def note(order: OrderPlaced) -> None:
+        tasks[order.number] = asyncio.current_task()
+        if order.number == 50:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await asyncio.sleep(60)
+        assert asyncio.current_task() is tasks[order.number]
+        seen.append(order.number)
+
+    async def note_with(order: OrderPlaced, _tx: Transaction) -> None:
+        await note(order)
+
+    app.on(OrderPlaced)(note_with if with_tx else note)
+    async with app, asyncio.TaskGroup() as group:
+        group.create_task(app.run())
+        for number in range(100):  # some come while it waits, some with it, and some before
+            await app.publish(OrderPlaced(f"o-{number}", number))
+            await asyncio.sleep(0.001)
+        await until(lambda: len(seen) == 100)
+        app.stop()
+    assert sorted(seen) == list(range(100))
+    assert seen[-1] == 50
+
+
 async def test_a_plain_function_is_a_handler_too_and_runs_in_a_thread(url: str) -> None:
     app, threads = App(url), set[str]()
 
