@@ -109,10 +109,10 @@ def settle_first() -> None:
     """What a broker brought is settled there before it is durable here."""
     keep = Inbound._keep
 
-    async def settled_first(self: Inbound, arrivals: list[Arrival]) -> None:
+    async def settled_first(self: Inbound, arrivals: list[Arrival]) -> object:
         await self._broker.settle(arrivals)
         await asyncio.sleep(0.01)
-        await keep(self, arrivals)
+        return await keep(self, arrivals)
 
     Inbound._keep = settled_first
 
