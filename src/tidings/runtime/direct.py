@@ -18,7 +18,7 @@ from tidings.core.outcome import Dead
 from tidings.core.ports import Broker
 from tidings.errors import BrokerRefused, OutcomeUnknown, UsageError
 from tidings.runtime.connect import make_broker, make_claims
-from tidings.runtime.link import topics_of
+from tidings.runtime.link import leaving, topics_of
 from tidings.runtime.outbound import Outbound
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ class Direct:
             cure = "publish again; with ids of your own, what is there already is known"
             raise OutcomeUnknown(f"{what} within {DEADLINE:.0f} s by the broker of {self._app.name}", cure) from None
         except Dead as error:
-            raise BrokerRefused(str(error), "nothing else of what was published with it is missing") from None
+            cure = "leave it out; what was published with it is there, unless it was refused too"
+            raise BrokerRefused(str(error), cure) from None
         return [each for each in envelopes if each.topic is None or each.topic == self._own]
 
     def _check(self, public: Sequence[Envelope]) -> None:
@@ -142,7 +143,8 @@ class Direct:
         """Disconnect; whoever publishes afterwards connects again."""
         if self._outbound is not None:
             self._outbound = None
-            await self._broker.close()
+            async with leaving(self._app.name):
+                await self._broker.close()
 
 
 async def _all(carrying: Any) -> None:

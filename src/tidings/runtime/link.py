@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 
 from tidings.core.message import address_of
 from tidings.core.ports import Broker, Store
@@ -92,11 +93,18 @@ class Link:
 
     async def close(self) -> None:
         """Let go of the broker; what is not settled comes again."""
-        try:
-            async with asyncio.timeout(LAST):
-                try:
-                    await self.inbound.settle()
-                finally:
-                    await self._broker.close()
-        except Exception as error:  # noqa: BLE001 - the worker ends all the same
-            log.warning("%s: the broker was not closed: %s", self._app, error)
+        async with leaving(self._app):
+            try:
+                await self.inbound.settle()
+            finally:
+                await self._broker.close()
+
+
+@asynccontextmanager
+async def leaving(app: str) -> AsyncIterator[None]:
+    """Let go of a broker within the block: whatever goes wrong, or takes too long, ends nothing else."""
+    try:
+        async with asyncio.timeout(LAST):
+            yield
+    except Exception as error:  # noqa: BLE001 - the worker ends all the same
+        log.warning("%s: the broker was not closed: %s", app, error)

@@ -151,6 +151,8 @@ class Worker:
         return task
 
     def _start_pumping(self, pump: Pump) -> None:
+        if (left := self._pumping.get(pump)) is not None:
+            self._tasks.discard(left)  # a handler runs in it, which is the pump's to wait for
         self._pumping[pump] = self._start(self._keep_pumping(pump))
 
     def stop(self) -> None:

@@ -13,7 +13,7 @@ from tests.scenarios.brokers.working import at_work, until
 from tidings import App, Key, event, state
 from tidings.core.arrival import Result
 from tidings.core.envelope import Envelope
-from tidings.errors import BrokerUnavailable, UsageError
+from tidings.errors import BrokerRefused, BrokerUnavailable, UsageError
 from tidings.runtime.outbound import Outbound
 
 
@@ -138,6 +138,21 @@ async def test_a_broker_that_is_away_is_told_to_who_publishes(url: str) -> None:
     async with asyncio.timeout(30), App("sqlite::memory:", broker=url, name="shop") as shop:
         with pytest.raises(BrokerUnavailable):
             await shop.publish(OrderPlaced("o-1", 1))
+
+
+async def test_what_the_broker_never_takes_is_told_to_who_publishes(rabbitmq_url: str) -> None:
+    archive = App("sqlite::memory:", broker=rabbitmq_url, name="archive")
+    seen: list[str] = []
+
+    @archive.on(OrderPlaced)
+    async def look(order: OrderPlaced) -> None:
+        seen.append(order.order_id)
+
+    async with at_work(archive), App("sqlite::memory:", broker=rabbitmq_url, name="shop") as shop:
+        with pytest.raises(BrokerRefused, match="its headers have"):
+            await shop.publish(OrderPlaced("o-1", 1), headers={"note": "x" * 120_000})
+        await shop.publish(OrderPlaced("o-2", 1))
+        await until(lambda: seen == ["o-2"])
 
 
 # ---- handling --------------------------------------------------------------------------------------------------------

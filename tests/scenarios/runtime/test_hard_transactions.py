@@ -370,8 +370,10 @@ async def test_a_handler_that_ignores_being_cancelled_may_not_commit_any_more(
         worker = app.worker()
         await worker.start()
         await until(lambda: entered)
-        cut_short = await worker.drain(0.0)
-        go_on.set()  # before anything is asserted, or it would go on for ever
+        try:
+            cut_short = await worker.drain(0.0)
+        finally:
+            go_on.set()  # before anything is asserted, or it would go on for ever
         assert cut_short == 1
         await app.run(until_idle=True)
         await until(lambda: not worker.pumps[0].running)
@@ -407,8 +409,10 @@ async def test_a_handler_that_is_cut_short_while_it_gets_a_task_of_its_own_count
         worker = app.worker()
         await worker.start()
         await entered.wait()
-        cut_short = await worker.drain(0.0)
-        go_on.set()
+        try:
+            cut_short = await worker.drain(0.0)
+        finally:
+            go_on.set()
         await until(lambda: not worker.pumps[0].running)
     assert cut_short == 1
 
