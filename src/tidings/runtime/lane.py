@@ -11,6 +11,7 @@ import contextlib
 import logging
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from tidings.core.envelope import Envelope
@@ -52,14 +53,19 @@ async def run_here(pump: Pump) -> bool:
     Returns:
         False when a handler waited: then this was its task from that moment on, and the pump goes on in another one.
     """
-    owner = pump.owner
+    owner, lane = pump.owner, Apart(run_lane(pump))
     try:
-        await run_lane(pump)
+        await go_on(lane, lane.send(None), bool)
+    except StopIteration:  # nothing was waited for
+        pass
     except Exception as error:
         if pump.owner is owner:
             raise
         _tell(pump, error)
-    return pump.owner is owner
+    if pump.owner is not owner:
+        return False
+    await calm()  # a handler may have cancelled the task that it ran in
+    return True
 
 
 def leave(pump: Pump) -> None:
@@ -211,9 +217,30 @@ def make_room(pump: Pump) -> None:
         pump.intake.release(behind, WAITS)
 
 
+class Apart:
+    """A coroutine that is run by hand in a context of its own, as if it had a task."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Args: coroutine: not begun yet."""
+        self._coroutine = coroutine
+        self._run = copy_context().run
+
+    def send(self, value: Any) -> Any:
+        """Go on with a value; returns what it waits for next."""
+        return self._run(self._coroutine.send, value)
+
+    def throw(self, error: BaseException) -> Any:
+        """Go on with an error."""
+        return self._run(self._coroutine.throw, error)
+
+    def close(self) -> None:
+        """End it."""
+        self._coroutine.close()
+
+
 @types.coroutine
 def go_on(
-    coroutine: Coroutine[Any, Any, Any], waits_for: Any, stops: Callable[[], bool]
+    coroutine: Coroutine[Any, Any, Any] | Apart, waits_for: Any, stops: Callable[[], bool]
 ) -> Generator[Any, Any, tuple[bool, Any]]:
     """Go on with a coroutine that was started by hand and waits, inside the current task.
 

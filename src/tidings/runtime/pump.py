@@ -10,6 +10,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 import msgspec
@@ -65,6 +66,7 @@ class Pump:
         self.answering = Answering(self.group, self.dispatch, outgoing, clock)
         self.lanes: Lanes[Delivery] = Lanes()
         self.wake = asyncio.Event()
+        self.context = copy_context()  # in copies of it handlers run, whatever those before them have set
         self.stopping = self.batching = self.cutting = False  # handlers run in its own task; are cancelled, it ends
         self.handled = self._want = 0
         self.ended = Endings()
@@ -216,7 +218,7 @@ class Pump:
         if self.stopping or self.quick:
             return
         for _ in range(min(self.lanes.ready, self.subscription.concurrency - len(self.tasks))):
-            self.adopt(asyncio.create_task(run_lane(self)))
+            self.adopt(asyncio.create_task(run_lane(self), context=self.context.copy()))
 
     def adopt(self, task: asyncio.Task[Any]) -> None:
         """Count a task among those in which handlers run."""

@@ -13,6 +13,7 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextvars import Context
 from functools import partial
 from typing import Any
 
@@ -144,8 +145,8 @@ class Worker:
             if near:
                 log.warning("%s: nobody published %s lately; did you mean %s?", self.app, name, near[0])
 
-    def _start(self, loop: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(loop)
+    def _start(self, loop: Coroutine[Any, Any, None], context: Context | None = None) -> asyncio.Task[None]:
+        task = asyncio.create_task(loop, context=context)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
@@ -153,7 +154,7 @@ class Worker:
     def _start_pumping(self, pump: Pump) -> None:
         if (left := self._pumping.get(pump)) is not None:
             self._tasks.discard(left)  # a handler runs in it, which is the pump's to wait for
-        self._pumping[pump] = self._start(self._keep_pumping(pump))
+        self._pumping[pump] = self._start(self._keep_pumping(pump), pump.context.copy())
 
     def stop(self) -> None:
         """Ask for a drain; returns at once. From now on no handler begins."""

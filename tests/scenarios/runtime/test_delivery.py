@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -96,6 +97,49 @@ async def test_the_first_handler_that_waits_holds_nobody_up_and_its_timeout_is_i
         app.stop()
     assert sorted(seen) == list(range(100))
     assert seen[-1] == 50
+
+
+async def test_what_a_handler_sets_in_its_context_is_its_own(url: str) -> None:
+    app, name, seen = App(url), ContextVar[str | None]("name", default=None), list[tuple[str | None, str | None]]()
+
+    @app.on(OrderPlaced)
+    async def note(order: OrderPlaced) -> None:
+        before = name.get()
+        name.set(order.order_id)
+        if order.number > 1:
+            await asyncio.sleep(0.001)
+        seen.append((before, name.get()))
+
+    async with app, asyncio.TaskGroup() as group:
+        group.create_task(app.run())
+        for number in range(4):
+            await app.publish(OrderPlaced(f"o-{number}", number))
+            await until(lambda number=number: len(seen) > number)
+        app.stop()
+    assert seen == [(None, f"o-{number}") for number in range(4)]
+
+
+@pytest.mark.parametrize("with_tx", [False, True])
+async def test_a_handler_that_cancels_the_task_it_runs_in_ends_nothing_else(url: str, with_tx: bool) -> None:
+    app, seen = App(url), list[int]()
+
+    async def note(order: OrderPlaced) -> None:
+        seen.append(order.number)
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+
+    async def note_with(order: OrderPlaced, _tx: Transaction) -> None:
+        await note(order)
+
+    app.on(OrderPlaced, retry=QUICK)(note_with if with_tx else note)
+    async with app, asyncio.timeout(10):
+        await app.publish(*(OrderPlaced(f"o-{number}", number) for number in range(3)))
+        await app.run(until_idle=True)
+        await app.publish(OrderPlaced("o-3", 3))
+        await app.run(until_idle=True)
+        assert not await held(app)
+    assert set(seen) == {0, 1, 2, 3}
 
 
 async def test_a_plain_function_is_a_handler_too_and_runs_in_a_thread(url: str) -> None:
