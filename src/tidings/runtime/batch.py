@@ -11,7 +11,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Coroutine, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import msgspec
 
@@ -159,6 +159,7 @@ class Careful(Batch[Delivery]):
         pump, tx, raw = self.pump, self.tx, self.raw
         readers, call = pump.answering.readers, pump.dispatch.call
         failing, acked = pump.intake.failing, pump.ended.acked
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
         for count, delivery in enumerate(self.rest, 1):
             if failing and not pump.takes(delivery):
                 continue
@@ -168,6 +169,8 @@ class Careful(Batch[Delivery]):
             HANDLING.set(envelope)
             message = readers[envelope.type](envelope)
             result = None if message is UNSEEN else await call(message, tx, envelope)
+            if task.cancelling() and not pump.cutting:
+                await calm()  # the handler itself did that, as nobody else has this task
             if self.detaching:
                 return result
             if result is not None or envelope.headers is not None:  # a request is answered all the same
