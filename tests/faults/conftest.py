@@ -3,6 +3,7 @@
 import gc
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,24 @@ def scene(tmp_path, request):
     found.close()
     note_reports(request.node, found.reports)
     gc.unfreeze()
+
+
+@pytest.fixture
+def broker(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of a broker, or of a corner of one that nobody else uses."""
+    get = request.getfixturevalue
+    match getattr(request, "param", "sqlite"):
+        case "kafka":
+            return f"{get('kafka_url')}?prefix={get('prefix')}"
+        case "rabbitmq":
+            return str(get("rabbitmq_url"))
+        case "sqs-fifo":
+            return f"{get('sqs_url')}&fifo=true&poll=1&visibility=4&prefix={get('prefix')}"
+        case "sqlite-claims":
+            (tmp_path / "claims").mkdir()
+            return f"sqlite:{tmp_path}/broker.db?claims=file:{tmp_path}/claims&claims_over=0"
+        case _:
+            return f"sqlite:{tmp_path}/broker.db"
 
 
 LEASE = 1.0

@@ -21,24 +21,6 @@ from tidings.runtime.outbound import KEYS, Outbound
 
 
 @pytest.fixture
-def broker(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """URL of a broker, or of a corner of one that nobody else uses."""
-    get = request.getfixturevalue
-    match getattr(request, "param", "sqlite"):
-        case "kafka":
-            return f"{get('kafka_url')}?prefix={get('prefix')}"
-        case "rabbitmq":
-            return str(get("rabbitmq_url"))
-        case "sqs-fifo":
-            return f"{get('sqs_url')}&fifo=true&poll=1&visibility=4&prefix={get('prefix')}"
-        case "sqlite-claims":
-            (tmp_path / "claims").mkdir()
-            return f"sqlite:{tmp_path}/broker.db?claims=file:{tmp_path}/claims&claims_over=0"
-        case _:
-            return f"sqlite:{tmp_path}/broker.db"
-
-
-@pytest.fixture
 def crossing(broker: str, tmp_path: Path) -> Iterator[Crossing]:
     crossing = Crossing(broker, tmp_path, pace=0.1 if broker.startswith("sqs:") else 0.002)  # emulators are slow
     yield crossing
@@ -49,7 +31,7 @@ def crossing(broker: str, tmp_path: Path) -> Iterator[Crossing]:
 @pytest.mark.parametrize("broker", ["sqlite", "kafka", "rabbitmq", "sqs-fifo"], indirect=True)
 @pytest.mark.proves("G1", "G5", "G7", "G9")
 def test_kills_of_publishers_and_workers_lose_nothing_double_nothing_and_keep_the_order(crossing: Crossing) -> None:
-    killed = live(crossing, KILLS // 6)
+    killed = live(crossing, KILLS // 8)
     found = crossing.found()
     published = len(crossing.published())
     print(f"{killed} kills, {published} messages, all there after {crossing.seconds:.1f} s")
@@ -64,7 +46,7 @@ def test_kills_of_publishers_and_workers_lose_nothing_double_nothing_and_keep_th
 def test_kills_in_the_middle_of_leaving_and_fetching_claims_lose_nothing_and_leave_nothing_torn(
     crossing: Crossing, tmp_path: Path
 ) -> None:
-    live(crossing, KILLS // 6)
+    live(crossing, KILLS // 8)
     found = crossing.found()
     assert found.broken == set(), found
     files = list((tmp_path / "claims").iterdir())

@@ -164,18 +164,6 @@ class Passing:
 
 
 @pytest.fixture
-def broker(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """URL of a broker, or of a corner of one that nobody else uses."""
-    match getattr(request, "param", "sqlite"):
-        case "kafka":
-            return f"{request.getfixturevalue('kafka_url')}?prefix={request.getfixturevalue('prefix')}"
-        case "rabbitmq":
-            return str(request.getfixturevalue("rabbitmq_url"))
-        case _:
-            return f"sqlite:{tmp_path}/broker.db"
-
-
-@pytest.fixture
 def passing(broker: str, tmp_path: Path) -> Iterator[Passing]:
     passing = Passing(broker, tmp_path)
     yield passing
@@ -233,5 +221,5 @@ def settle_early() -> None:
 @pytest.mark.parametrize("mutant", [acknowledge_first, settle_early])
 def test_what_an_app_without_a_store_acknowledges_too_early_is_found_to_be_lost(passing: Passing, mutant) -> None:
     passing.mutant = mutant
-    passing.live(20)
+    passing.live(15)
     assert passing.lost(within=5.0)

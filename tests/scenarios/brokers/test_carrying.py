@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.brokers.conftest import Make
+from tests.scenarios.brokers.messages import Customer, Noted, OrderPaid, OrderPlaced
 from tests.scenarios.brokers.working import at_work, until
-from tidings import App, Dead, Gone, Key, Needs, Replica, Retry, Transaction, command, event, state
+from tidings import App, Dead, Gone, Key, Needs, Replica, Retry, Transaction, command, event
 from tidings.brokers.log import LogBroker
 from tidings.core.operations import Settle
 from tidings.core.ports import Store
@@ -16,29 +17,6 @@ from tidings.errors import GroupConflict, NeedsNotMet, PayloadTooLarge
 from tidings.runtime.connect import make_broker
 from tidings.runtime.outgoing import AROUND
 from tidings.runtime.pump import LEISURE
-
-
-@event(topic="orders")
-class OrderPlaced:
-    order_id: Key[str]
-    total: int
-
-
-@event(topic="payments")
-class OrderPaid:
-    order_id: Key[str]
-    total: int
-
-
-@event
-class Noted:
-    order_id: Key[str]
-
-
-@state(topic="customers")
-class Customer:
-    customer_id: Key[str]
-    name: str
 
 
 @command(app="shipping")

@@ -145,9 +145,7 @@ class Changes:
     @property
     def head(self) -> int:
         """Last position of the log, rows not yet flushed included."""
-        if self._head is None and self.volatile and self.end:  # nobody else writes here
-            self._head = self._checked = self.end
-        elif self._head is None:
+        if self._head is None:
             row = self.connection.execute("SELECT max(position) FROM tidings_log").fetchone()
             self._head = self._checked = row[0] or 0
             if self._head < self.end:
