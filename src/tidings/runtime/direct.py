@@ -16,7 +16,7 @@ from tidings.core.envelope import STATES, Envelope
 from tidings.core.message import address_of
 from tidings.core.outcome import Dead
 from tidings.core.ports import Broker
-from tidings.errors import BrokerRefused, OutcomeUnknown, UsageError
+from tidings.errors import BrokerRefused, BrokerUnavailable, OutcomeUnknown, UsageError
 from tidings.runtime.connect import make_broker, make_claims
 from tidings.runtime.link import leaving, topics_of
 from tidings.runtime.outbound import Outbound
@@ -59,7 +59,7 @@ class Direct:
         self._check(public)
         try:
             async with asyncio.timeout(DEADLINE):
-                outbound = self._outbound or await self._open()
+                outbound = self._outbound or await self._connect()
                 if self._awaited and not self._awaited.isdisjoint(each.topic for each in public):
                     await self._be_known()
                 if len(public) == 1:
@@ -81,6 +81,13 @@ class Direct:
                 what = f"the app {self._app.name} publishes the state {each.type}, and its log is in memory"
                 cure = "give it a store: else versions begin anew with every start, and replicas take them for old ones"
                 raise UsageError(what, cure)
+
+    async def _connect(self) -> Outbound:
+        try:
+            return await self._open()
+        except BrokerUnavailable as error:  # whose cure is for apps that have a log
+            cure = "nothing was published; publish again once it can be reached"
+            raise BrokerUnavailable(error.what, cure) from error
 
     async def _open(self) -> Outbound:
         async with self._opening:
