@@ -31,7 +31,7 @@ def crossing(broker: str, tmp_path: Path) -> Iterator[Crossing]:
 @pytest.mark.parametrize("broker", ["sqlite", "kafka", "rabbitmq", "sqs-fifo"], indirect=True)
 @pytest.mark.proves("G1", "G5", "G7", "G9")
 def test_kills_of_publishers_and_workers_lose_nothing_double_nothing_and_keep_the_order(crossing: Crossing) -> None:
-    killed = live(crossing, KILLS // 8)
+    killed = live(crossing, KILLS // 6)
     found = crossing.found()
     published = len(crossing.published())
     print(f"{killed} kills, {published} messages, all there after {crossing.seconds:.1f} s")
@@ -46,7 +46,7 @@ def test_kills_of_publishers_and_workers_lose_nothing_double_nothing_and_keep_th
 def test_kills_in_the_middle_of_leaving_and_fetching_claims_lose_nothing_and_leave_nothing_torn(
     crossing: Crossing, tmp_path: Path
 ) -> None:
-    live(crossing, KILLS // 8)
+    live(crossing, KILLS // 12)
     found = crossing.found()
     assert found.broken == set(), found
     files = list((tmp_path / "claims").iterdir())
