@@ -156,14 +156,31 @@ def live(crossing: Crossing, kills: int, seed: int = 1, publishers: int = 2, wor
         *[lambda: crossing.worker("shop")] * workers,
         *[lambda: crossing.worker("billing")] * workers,
     ]
+    for child in kill_at_random(starts, kills, chance, crossing.children)[:publishers]:
+        child.end()
+    return kills
+
+
+def kill_at_random(
+    starts: list[Callable[[], Child]], kills: int, chance: random.Random, children: list[Child]
+) -> list[Child]:
+    """Kill a process every few milliseconds, and start another one in its place.
+
+    Args:
+        starts: Each starts a process.
+        kills: How many.
+        chance: Says which, and when.
+        children: What was started and not killed; kept up to date.
+
+    Returns:
+        Those that run in the end, one for each of `starts`.
+    """
     running = [start() for start in starts]
     for _ in range(kills):
         at = chance.randrange(len(running))
         assert running[at].wait_ready(), "a process ended by itself (see above)"
         time.sleep(chance.uniform(0.0, 0.2))
         running[at].kill()
-        crossing.children.remove(running[at])
+        children.remove(running[at])
         running[at] = starts[at]()
-    for child in running[:publishers]:
-        child.end()
-    return kills
+    return running

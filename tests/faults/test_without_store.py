@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.crossing import kill_at_random
 from tests.faults.numbered import Numbered, compare
 from tests.faults.sizes import KILLS
 from tidings import App, Key, Transaction, event
@@ -127,20 +128,11 @@ class Passing:
 
     def live(self, kills: int) -> None:
         """Kill one of them every few milliseconds, and put another one in its place."""
-        chance = random.Random(1)
         assert self.archive(until_idle=True).wait() == 0  # what is for them is kept from now on
         assert self.worker(until_idle=True).wait() == 0
         assert self.archive(until_idle=False).wait_ready()
         starts = [self.publisher, self.publisher, self.worker, self.worker]
-        running = [start() for start in starts]
-        for _ in range(kills):
-            at = chance.randrange(len(running))
-            assert running[at].wait_ready(), "a process ended by itself (see above)"
-            time.sleep(chance.uniform(0.0, 0.2))
-            running[at].kill()
-            self.children.remove(running[at])
-            running[at] = starts[at]()
-        for child in running[:2]:
+        for child in kill_at_random(starts, kills, random.Random(1), self.children)[:2]:
             child.end()
 
     def lost(self, within: float = SETTLED) -> set[Numbered]:

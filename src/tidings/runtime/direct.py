@@ -19,7 +19,7 @@ from tidings.core.ports import Broker
 from tidings.errors import BrokerRefused, BrokerUnavailable, OutcomeUnknown, UsageError
 from tidings.runtime.connect import make_broker, make_claims
 from tidings.runtime.link import leaving, topics_of
-from tidings.runtime.outbound import Outbound
+from tidings.runtime.outbound import Outbound, leaves
 
 if TYPE_CHECKING:
     from tidings.runtime.app import App
@@ -44,7 +44,7 @@ class Direct:
         self._under_way = 0
         self._last: dict[str, asyncio.Future[None]] = {}  # key -> done once its newest message is there, or given up
 
-    async def publish(self, envelopes: Sequence[Envelope]) -> Sequence[Envelope]:
+    async def publish(self, envelopes: list[Envelope]) -> list[Envelope]:
         """Return once the broker has what is for it, with what is left for the app's own log.
 
         Raises:
@@ -53,7 +53,7 @@ class Direct:
             BrokerRefused: It does not take one of them, and never will.
             OutcomeUnknown: It did not confirm all of them in time.
         """
-        public = [each for each in envelopes if each.topic is not None and each.topic != self._own]
+        public = [each for each in envelopes if leaves(each, self._own)]
         if not public:
             return envelopes
         self._check(public)
@@ -73,7 +73,7 @@ class Direct:
         except Dead as error:
             cure = "leave it out; what was published with it is there, unless it was refused too"
             raise BrokerRefused(str(error), cure) from None
-        return [each for each in envelopes if each.topic is None or each.topic == self._own]
+        return [each for each in envelopes if not leaves(each, self._own)]
 
     def _check(self, public: Sequence[Envelope]) -> None:
         for each in public:
@@ -171,7 +171,7 @@ class Beside:
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"tidings-publish-{app.name}", daemon=True)
         self._thread.start()
 
-    async def publish(self, envelopes: Sequence[Envelope]) -> Sequence[Envelope]:
+    async def publish(self, envelopes: list[Envelope]) -> list[Envelope]:
         """See `Direct.publish`. It never suspends, but blocks."""
         return self._wait_for(self._direct.publish(envelopes))
 

@@ -76,8 +76,8 @@ class Link:
         """Hear of what the pumps of the worker do. Args: pumps: one for each subscription, ours included."""
         for pump in pumps:
             pump.on_settled = self.inbound.look
-            if pump.subscription is self.outbound.subscription:
-                self.outbound.alone = lambda lanes=pump.lanes: not lanes.ready  # type: ignore[misc]
+        carrying = next(pump for pump in pumps if pump.subscription is self.outbound.subscription)
+        self.outbound.alone = lambda: not carrying.lanes.ready
 
     async def run(self) -> None:
         """Open the broker as soon as it can be reached, and take in what it brings, until cancelled.

@@ -35,6 +35,11 @@ COMPLAIN = 10.0
 """Seconds between two complaints about a broker that does not confirm."""
 
 
+def leaves(envelope: Envelope, own: str) -> bool:
+    """True for what is for others. Args: own: topic of what an app sends to itself."""
+    return envelope.topic is not None and envelope.topic != own
+
+
 class Outbound:
     """Publishes the log of one app at its broker.
 
@@ -68,7 +73,7 @@ class Outbound:
 
     def _is_ours(self, envelope: Envelope) -> bool:
         """Not what is private, not what came from elsewhere, and not what the app sends to itself."""
-        return envelope.topic is not None and envelope.source == self._app and envelope.topic != self._address
+        return envelope.source == self._app and leaves(envelope, self._address)
 
     async def carry(self, envelope: Envelope) -> None:
         """Return once the broker has it.

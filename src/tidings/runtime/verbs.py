@@ -134,7 +134,7 @@ class Verbs:
             envelopes = self.outgoing.envelopes(messages, id=id, headers=headers)
         if self._direct is not None and due is None:
             self._check_free(verb)
-            envelopes = list(await self._direct(envelopes))
+            envelopes = await self._direct(envelopes)
         if not envelopes:
             return 0
         fresh = id is None and self.outgoing.fresh

@@ -87,7 +87,7 @@ class Worker:
                 *(app, store, broker, subscriptions, clock),
                 finished=self._finished,
                 arrived=self._arrived,
-                on_caused=outgoing.on_caused,
+                on_caused=outgoing.on_caused if self._is_volatile else [],
                 claims=claims,
             )
         self.pumps = [
