@@ -7,19 +7,29 @@ effect of each in the transaction of its delivery. In the end the two stores are
 
 import asyncio
 import contextlib
+import json
 import random
-import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
-from pathlib import Path
+from typing import Any
 
 from tests.faults.numbered import Found, Numbered, compare
+from tests.faults.outbox import connect
 from tidings import App, Key, Transaction, event
+from tidings.core.url import parse_url
+from tidings.errors import OutcomeUnknown, StoreUnavailable
 from tidings.testing.faults import Child, Ready
 
+APPS = ("shop", "billing")
+PUBLISHERS = 2
+AT = {"sqlite": "INTEGER PRIMARY KEY AUTOINCREMENT", "postgresql": "BIGINT GENERATED ALWAYS AS IDENTITY"}
+"""How the two kinds of stores number rows."""
+RESUMED = 10.0
+"""Seconds after the end of a fault within which messages flow again."""
 SETTLED = 30.0
 """Seconds after which everything must have arrived, once nobody is killed any more; far more than it takes."""
 
@@ -36,7 +46,7 @@ class Crossing:
 
     Args:
         broker: URL of the broker, in which nobody else uses the topic.
-        folder: For the stores.
+        stores: App -> the URL of its store, which does not exist yet.
         mutant: Breaks the product on purpose, inside every process that runs a worker.
         ordered: False where the broker promises no order.
         pace: Seconds between two publications of one process.
@@ -46,18 +56,15 @@ class Crossing:
     """
 
     broker: str
-    folder: Path
+    stores: dict[str, str]
     mutant: Callable[[], object] | None = None
     ordered: bool = True
     pace: float = 0.002
     children: list[Child] = field(default_factory=list)
     seconds: float = field(default=0.0, init=False)
 
-    def url(self, app: str) -> str:
-        return f"sqlite:{self.folder}/{app}.db"
-
     def app(self, name: str) -> App:
-        app = App(self.url(name), broker=self.broker, name=name, lease=2.0)
+        app = App(self.stores[name], broker=self.broker, name=name, lease=2.0)
         if name == "billing":
 
             @app.on(Sent)
@@ -79,23 +86,28 @@ class Crossing:
                 pass
             billing = self.app("billing")
             async with billing, billing.transaction() as tx:
-                await tx.execute(
-                    "CREATE TABLE effects (at INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT, number INTEGER)"
-                )
+                at = AT[parse_url(self.stores["billing"]).scheme]
+                await tx.execute(f"CREATE TABLE effects (at {at}, key TEXT, number INTEGER)")
             await billing.run(until_idle=True)
 
         assert self.child(lambda _: asyncio.run(main())).wait() == 0
 
     def publisher(self, name: str) -> Child:
-        """A process that publishes until it is killed."""
+        """A process that publishes until it is killed, waiting out what befalls its store."""
 
         async def main(ready: Ready) -> None:
             async with self.app("shop") as app:
                 numbers: Counter[str] = Counter()
+                lives = count()
+                life = next(lives)
                 for at in count():
-                    keys = [f"{name}-{at % 5}", f"{name}-{(at + 1) % 5}"]
+                    keys = [f"{name}-{life}-{at % 5}", f"{name}-{life}-{(at + 1) % 5}"]
                     numbers.update(keys)
-                    await app.publish(*(Sent(key, numbers[key]) for key in keys))
+                    try:
+                        await app.publish(*(Sent(key, numbers[key]) for key in keys))
+                    except (StoreUnavailable, OutcomeUnknown):
+                        life = next(lives)  # nobody knows what became of those: whatever follows has other keys
+                        await asyncio.sleep(0.05)
                     if at == 0:
                         ready()
                     await asyncio.sleep(self.pace)
@@ -116,7 +128,7 @@ class Crossing:
     def found(self, within: float = SETTLED) -> Found:
         """Let what was published arrive, then end everybody and compare."""
         began = time.monotonic()
-        for app in ("shop", "billing"):  # those that are there may have been about to be killed
+        for app in APPS:  # those that are there may have been about to be killed
             self.worker(app)
         while self.published() - set(self.effects()) and time.monotonic() < began + within:
             time.sleep(0.05)
@@ -127,19 +139,28 @@ class Crossing:
 
     def published(self) -> set[Numbered]:
         """What is in the log of the shop, acknowledged or not: it must arrive."""
-        sql = "SELECT key, CAST(data AS TEXT) ->> 'number' FROM tidings_log WHERE type = 'Sent'"
-        with contextlib.closing(sqlite3.connect(self.folder / "shop.db", timeout=30.0)) as connection:
-            return set(connection.execute(sql))
+        rows = self._select("shop", "SELECT key, data FROM tidings_log WHERE type = 'Sent'")
+        return {(key, json.loads(bytes(data))["number"]) for key, data in rows}
 
     def effects(self) -> list[Numbered]:
         """What billing did, in order."""
-        with contextlib.closing(sqlite3.connect(self.folder / "billing.db", timeout=30.0)) as connection:
-            return connection.execute("SELECT key, number FROM effects ORDER BY at").fetchall()
+        return self._select("billing", "SELECT key, number FROM effects ORDER BY at")
+
+    def flows(self) -> None:
+        """Return once effects come."""
+        began, before = time.monotonic(), len(self.effects())
+        while len(self.effects()) <= before:
+            assert time.monotonic() < began + RESUMED, "nothing arrives any more"
+            time.sleep(0.05)
 
     def held(self) -> int:
         """How many messages of the shop wait behind an earlier one of their key that is not carried yet."""
-        with contextlib.closing(sqlite3.connect(self.folder / "shop.db", timeout=30.0)) as connection:
-            return int(connection.execute("SELECT count(*) FROM tidings_held").fetchone()[0])
+        [(count,)] = self._select("shop", "SELECT count(*) FROM tidings_held")
+        return int(count)
+
+    def _select(self, app: str, sql: str) -> list[tuple[Any, ...]]:
+        with contextlib.closing(connect(self.stores[app], patience=30.0)) as connection:
+            return connection.execute(sql).fetchall()
 
     def close(self) -> None:
         """End what is left."""
@@ -147,18 +168,19 @@ class Crossing:
             child.end()
 
 
-def live(crossing: Crossing, kills: int, seed: int = 1, publishers: int = 2, workers: int = 2) -> int:
+def live(crossing: Crossing, kills: int, seed: int = 1) -> int:
     """Let processes publish and work, and kill one of them every few milliseconds; returns how many were killed."""
-    chance, serial = random.Random(seed), count(1)
-    crossing.prepare()
-    starts: list[Callable[[], Child]] = [
-        *[lambda: crossing.publisher(f"p{next(serial)}")] * publishers,
-        *[lambda: crossing.worker("shop")] * workers,
-        *[lambda: crossing.worker("billing")] * workers,
-    ]
-    for child in kill_at_random(starts, kills, chance, crossing.children)[:publishers]:
+    for child in kill_at_random(crew(crossing), kills, random.Random(seed), crossing.children)[:PUBLISHERS]:
         child.end()
     return kills
+
+
+def crew(crossing: Crossing) -> list[Callable[[], Child]]:
+    """What starts each of the processes of a run that is prepared: publishers first, then workers of both apps."""
+    serial = count(1)
+    crossing.prepare()
+    publishers: list[Callable[[], Child]] = [lambda: crossing.publisher(f"p{next(serial)}")] * PUBLISHERS
+    return publishers + [partial(crossing.worker, app) for app in APPS for _ in range(2)]
 
 
 def kill_at_random(

@@ -163,10 +163,10 @@ class Post:
             child.end()
 
 
-def connect(url: str):
-    """A connection of the user's own, which commits what it is told to."""
+def connect(url: str, patience: float = 0.005):
+    """A connection of the user's own, which commits what it is told to. Args: patience: seconds, for a locked file."""
     if parse_url(url).scheme == "sqlite":
-        return sqlite3.connect(parse_url(url).path, isolation_level=None, timeout=0.005)
+        return sqlite3.connect(parse_url(url).path, isolation_level=None, timeout=patience)
     return psycopg.connect(url, autocommit=False)
 
 

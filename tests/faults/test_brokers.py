@@ -1,6 +1,8 @@
 """Whoever is killed between two apps and their broker: nothing is lost, nothing happens twice, each key is in order."""
 
 import asyncio
+import contextlib
+import random
 import time
 from collections.abc import Iterator
 from hashlib import sha256
@@ -8,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.crossing import Crossing, live
-from tests.faults.sizes import KILLS
+from tests.faults.crossing import APPS, PUBLISHERS, Crossing, crew, live
+from tests.faults.sizes import BROKER_KILLS, KILLS
+from tests.servers.postgres import PostgresServer
 from tidings.core.arrival import Arrival, Result
 from tidings.core.claim import claim_of, referring
 from tidings.core.envelope import Envelope
@@ -21,14 +24,29 @@ from tidings.runtime.outbound import KEYS, Outbound
 
 
 @pytest.fixture
-def crossing(broker: str, tmp_path: Path) -> Iterator[Crossing]:
-    crossing = Crossing(broker, tmp_path, pace=0.1 if broker.startswith("sqs:") else 0.002)  # emulators are slow
+def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """App -> the URL of its store, which does not exist yet."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        yield {app: f"sqlite:{tmp_path}/{app}.db" for app in APPS}
+        return
+    server = request.getfixturevalue("durable_postgres")
+    with contextlib.ExitStack() as databases:
+        yield {app: databases.enter_context(server.database()) for app in APPS}
+
+
+@pytest.fixture
+def crossing(broker: str, stores: dict[str, str]) -> Iterator[Crossing]:
+    crossing = Crossing(broker, stores, pace=0.1 if broker.startswith("sqs:") else 0.002)  # emulators are slow
     yield crossing
     crossing.close()
 
 
 @pytest.mark.timeout(max(240, KILLS // 4))
-@pytest.mark.parametrize("broker", ["sqlite", "kafka", "rabbitmq", "sqs-fifo"], indirect=True)
+@pytest.mark.parametrize(
+    ("broker", "stores"),
+    [(broker, "sqlite") for broker in ("sqlite", "kafka", "rabbitmq", "sqs-fifo")] + [("rabbitmq", "postgresql")],
+    indirect=True,
+)
 @pytest.mark.proves("G1", "G5", "G7", "G9")
 def test_kills_of_publishers_and_workers_lose_nothing_double_nothing_and_keep_the_order(crossing: Crossing) -> None:
     killed = live(crossing, KILLS // 6)
@@ -39,6 +57,28 @@ def test_kills_of_publishers_and_workers_lose_nothing_double_nothing_and_keep_th
     assert found.broken == set(), found
     # Kafka gives up dead members one after the other, each after its session of six seconds; a hundred died here.
     assert crossing.seconds < (25.0 if crossing.broker.startswith("kafka:") else 10.0)
+
+
+@pytest.mark.timeout(120 * BROKER_KILLS)
+@pytest.mark.parametrize("broker", ["kafka"], indirect=True)
+@pytest.mark.parametrize("stores", ["postgresql"], indirect=True)
+@pytest.mark.proves("G1", "G5", "G7", "G9")
+def test_kills_of_the_database_of_both_apps_lose_nothing_double_nothing_and_keep_the_order(
+    crossing: Crossing, durable_postgres: PostgresServer
+) -> None:
+    children, chance = [start() for start in crew(crossing)], random.Random(1)
+    assert all(child.wait_ready() for child in children)
+    for _ in range(BROKER_KILLS):
+        crossing.flows()
+        time.sleep(chance.uniform(0.0, 1.0))
+        durable_postgres.crash()
+        crossing.flows()
+    for child in children[:PUBLISHERS]:
+        child.end()
+    assert all(child.terminate() == 0 for child in children[PUBLISHERS:]), "one ended by itself (see above)"
+    found = crossing.found()
+    print(f"{BROKER_KILLS} kills of the database, {len(crossing.published())} messages, all there")
+    assert found.broken == set(), found
 
 
 @pytest.mark.parametrize("broker", ["sqlite-claims"], indirect=True)

@@ -1,6 +1,7 @@
 """Kafka under faults: workers, the server and the network between them die at any moment; workers come and go."""
 
 import asyncio
+import contextlib
 import random
 import re
 import time
@@ -10,7 +11,7 @@ import pytest
 
 from tests.conftest import had
 from tests.faults.carrying import Killable, Shop, Workers, complete, grown
-from tests.faults.sizes import BROKER_KILLS, BROKER_WORKERS, CHANGES, CUTS
+from tests.faults.sizes import BROKER_KILLS, BROKER_WORKERS, CHANGES, CUTS, SIDE_BY_SIDE
 from tests.servers.kafka import KafkaServer
 from tests.servers.server import free_ports
 from tidings.brokers.kafka import KafkaBroker, cluster
@@ -30,25 +31,36 @@ def log(tmp_path):
 
 @pytest.fixture(scope="module")
 def kafka_behind(servers):
-    """A server, and a network that can be broken before it: Kafka itself names the address where clients go on."""
+    """A server, and networks that can be broken before it: Kafka itself names the addresses where clients go on."""
     server = had(lambda: servers.make(KafkaServer))
-    (behind,) = free_ports(1)
-    with Proxy(behind) as proxy:
+    with contextlib.ExitStack() as opened:
+        behind = free_ports(SIDE_BY_SIDE)
+        proxies = [opened.enter_context(Proxy(port)) for port in behind]
+        listeners = "".join(f",BEHIND{n}://127.0.0.1:{port}" for n, port in enumerate(behind))
+        addresses = "".join(f",BEHIND{n}://127.0.0.1:{proxy.port}" for n, proxy in enumerate(proxies))
+        protocols = "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT" + "".join(
+            f",BEHIND{n}:PLAINTEXT" for n in range(SIDE_BY_SIDE)
+        )
         properties = server.folder / "server.properties"
-        told = re.sub(r"(?m)^listeners=.*", rf"\g<0>,PROXIED://127.0.0.1:{behind}", properties.read_text())
-        told = re.sub(r"(?m)^advertised.listeners=.*", rf"\g<0>,PROXIED://127.0.0.1:{proxy.port}", told)
-        named = "PROXIED:PLAINTEXT,PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"
-        properties.write_text(f"{told}listener.security.protocol.map={named}\ninter.broker.listener.name=PLAINTEXT\n")
+        told = re.sub(r"(?m)^listeners=.*", rf"\g<0>{listeners}", properties.read_text())
+        told = re.sub(r"(?m)^advertised.listeners=.*", rf"\g<0>{addresses}", told)
+        more = f"listener.security.protocol.map={protocols}\ninter.broker.listener.name=PLAINTEXT\n"
+        properties.write_text(told + more)
         server.start()
-        yield server, proxy
+        yield server, proxies
         server.kill()
 
 
 @pytest.fixture
-def make_proxied(kafka_behind, prefix):
-    server, proxy = kafka_behind
-    yield proxy, partial(KafkaBroker, f"{proxy.url(server.url)}?prefix={prefix}")
-    proxy.heal()
+def networks(kafka_behind, prefix):
+    """Networks to one server that break apart from each other, each with what makes brokers behind it."""
+    server, proxies = kafka_behind
+    yield [
+        (proxy, partial(KafkaBroker, f"{proxy.url(server.url)}?prefix={prefix}{number}-"))
+        for number, proxy in enumerate(proxies)
+    ]
+    for proxy in proxies:
+        proxy.heal()
 
 
 @pytest.mark.timeout(max(180, 60 * BROKER_KILLS))
@@ -92,15 +104,24 @@ async def test_nothing_is_lost_or_reordered_by_kills_of_workers(kafka_url, prefi
 
 @pytest.mark.timeout(max(240, 15 * CUTS))
 @pytest.mark.proves("G1", "G5", "G9", "G29")
-async def test_nothing_is_lost_or_reordered_by_a_network_that_breaks(make_proxied, log):
-    proxy, make = make_proxied
-    chance, resumed = random.Random(3), []
+async def test_nothing_is_lost_or_reordered_by_a_network_that_breaks(networks, tmp_path):
+    async with asyncio.TaskGroup() as tasks:
+        for number, (proxy, make) in enumerate(networks):
+            tasks.create_task(suffer(proxy, make, tmp_path / f"{number}", random.Random(3 + number)))
+
+
+FAULTS = (None, REFUSE, LOST_REPLIES, STALL, BLACK_HOLE, Fault(delay=0.2), Fault(slice=100))
+
+
+async def suffer(proxy, make, log, chance):
+    """Break a network again and again; everything arrives all the same, in order and soon."""
+    resumed = []
     async with Shop(make) as shop, Workers(make, log) as workers:
         workers.add()
         await grown(log, RESUMED)
-        for number in range(CUTS):
+        for number in range(CUTS // SIDE_BY_SIDE):
             await asyncio.sleep(chance.uniform(0.2, 0.6))
-            fault = (None, REFUSE, LOST_REPLIES, STALL, BLACK_HOLE, Fault(delay=0.2), Fault(slice=100))[number % 7]
+            fault = FAULTS[number % len(FAULTS)]
             if fault is None:
                 await asyncio.to_thread(proxy.cut)
             else:
@@ -114,10 +135,10 @@ async def test_nothing_is_lost_or_reordered_by_a_network_that_breaks(make_proxie
 
 
 @pytest.mark.timeout(300)
-async def test_a_server_that_says_nothing_makes_no_call_hang(make_proxied, monkeypatch):
+async def test_a_server_that_says_nothing_makes_no_call_hang(networks, monkeypatch):
     monkeypatch.setattr(cluster, "PATIENCE", 2.0)
     monkeypatch.setattr(cluster, "QUESTION", 1.0)
-    proxy, make = make_proxied
+    (proxy, make), *_ = networks
     shop, billing = make("shop"), make("billing")
     await shop.open()
     await billing.open()

@@ -77,8 +77,8 @@ class StoreTransaction(Protocol):
 Changed = Callable[[Sequence[Envelope], Sequence[int]], None]
 """Called when the log may have grown: with what was appended and its positions, as far as they are at hand.
 
-Where there are positions, the log ended with the last of them; where there are none, nobody knows where it ends. What
-is at hand may be told late, after what was appended behind it.
+Where there are positions, the log ended with the last of them, else nobody knows where. It may be told late, after what
+was appended behind it.
 """
 
 
@@ -145,11 +145,10 @@ class Store(Protocol):
         """Current states of a type with key > after, in key order, tombstones included."""
 
     async def due(self, group: str, slots: Sequence[int], now: int, limit: int) -> Sequence[Held]:
-        """Held deliveries to try now, by position.
+        """Held deliveries to try now ("parked", or "retry" and due), by position; of each key at most the first."""
 
-        Of each key the first one, if it is in state "retry" and due, or "parked" with nothing before it; and every due
-        one without a key.
-        """
+    async def first_held(self, group: str, keys: Sequence[str], limit: int) -> Sequence[Held]:
+        """The first held deliveries of these keys, due or not, by position; of each key at most `limit`."""
 
     async def next_due(self, group: str, slots: Sequence[int]) -> int | None:
         """Microseconds since 1970 UTC when the next held delivery is due, or None."""

@@ -115,6 +115,7 @@ class Intake:
             taken = await self._take_held(room, in_memory, is_busy)
             if self._is_reserved() or self._waits:
                 return taken
+            taken = await self._with_those_behind(taken, room - len(taken))
         elif self.look:
             self.look, self.due = False, None
         fresh = await self._consumer.fetch(room - len(taken))
@@ -169,6 +170,27 @@ class Intake:
             self.due = await self._next_due(group, slots)
             self._any_held = bool(await self._store.held(group=group, limit=1)) or bool(self.parked)
         return taken
+
+    async def _with_those_behind(self, taken: list[Delivery], room: int) -> list[Delivery]:
+        """Held deliveries, with what waits right behind those of them that only waited: many then share each commit.
+
+        What is behind one that has failed still waits. It may fail again, and all the others would have to be put back.
+        """
+        heads = {row.envelope.key: row for each in taken if (row := self.rows[each.held]).state == "parked"}
+        keys = [key for key in heads if key is not None]
+        if not keys or room < len(keys):
+            return taken
+        skips = self._subscription.on_dead == "skip"
+        for row in await self._store.first_held(self._consumer.group, keys, 1 + room // len(keys)):
+            head = heads.get(row.envelope.key)
+            if head is None or row.position <= head.position or (skips and row.state == "dead"):
+                continue
+            if row.state != "parked" or not self._is_passed(row):
+                del heads[row.envelope.key]
+                continue
+            self.rows[row.id] = row
+            taken.append(Delivery(row.envelope, row.attempt + 1, row.id))
+        return sorted(taken, key=lambda each: each.envelope.position)
 
     def _is_passed(self, row: Held) -> bool:
         """False while what is before a held delivery in the log is still to be taken, and may be of its key.

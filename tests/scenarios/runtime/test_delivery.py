@@ -13,7 +13,8 @@ import pytest
 from tests.scenarios.runtime.messages import OrderPlaced, ReceiptSent, Said, Ship
 from tests.scenarios.runtime.waiting import until
 from tidings import Again, App, Dead, Envelope, Retry, Transaction, errors
-from tidings.core.operations import Held, Redrive
+from tidings.core.operations import Held, Op, Redrive
+from tidings.core.ports import StoreTransaction
 
 QUICK = Retry(attempts=3, initial=0.001, maximum=0.002)
 
@@ -344,6 +345,55 @@ async def test_a_failing_key_parks_its_successors_in_order_while_other_keys_flow
         await app.run(until_idle=True)
         assert await held(app) == []
     assert [number for key, number in seen if key == "bad"] == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("with_tx", [False, True], ids=["without tx", "with tx"])
+@pytest.mark.proves("G23")
+async def test_what_waits_behind_a_failure_is_made_up_for_in_few_commits(
+    url: str, with_tx: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, seen, failing = App(url), list[int](), {0, 200, 201}
+
+    async def work(order: OrderPlaced) -> None:
+        if order.number in failing:
+            failing.discard(order.number or -1)
+            raise ValueError("once") if order.number else Dead("poison")
+        seen.append(order.number)
+
+    if with_tx:
+
+        @app.on(OrderPlaced, group="work", retry=QUICK)
+        async def in_tx(order: OrderPlaced, tx: Transaction) -> None:
+            await tx.execute("SELECT 1")
+            await work(order)
+    else:
+        app.on(OrderPlaced, group="work", retry=QUICK)(work)
+
+    async with app:
+        await app.publish(*(OrderPlaced("bad", number) for number in range(400)))
+        await app.run(until_idle=True)
+        assert [each.state for each in await held(app)] == ["dead"] + ["parked"] * 399
+        failing.discard(0)
+        commits, write, begin = 0, app.store.write, app.store.begin
+
+        async def counted_write(op: Op) -> object:
+            nonlocal commits
+            commits += 1
+            return await write(op)
+
+        async def counted_begin() -> StoreTransaction:
+            nonlocal commits
+            commits += 1
+            return await begin()
+
+        monkeypatch.setattr(app.store, "write", counted_write)
+        monkeypatch.setattr(app.store, "begin", counted_begin)
+        (dead,) = await held(app, state="dead")
+        await app.store.write(Redrive([dead.id]))
+        await app.run(until_idle=True)
+        assert await held(app) == []
+    assert seen == list(range(400))
+    assert commits < 100, "one or more for each"
 
 
 async def test_a_discarded_dead_letter_lets_its_successors_run(url: str) -> None:

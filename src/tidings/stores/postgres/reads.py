@@ -98,6 +98,14 @@ def due(group: str, slots: Sequence[int], now: int, limit: int) -> Steps[list[He
     return [held_of(row) for row in found]
 
 
+def first_held(group: str, keys: Sequence[str], limit: int) -> Steps[list[Held]]:
+    """The first held deliveries of each key, by position."""
+    found = yield from rows(
+        f"SELECT {COLUMNS} FROM tidings_first_held($1, $2, $3) ORDER BY position", group, list(keys), limit
+    )
+    return [held_of(row) for row in found]
+
+
 def next_due(group: str, slots: Sequence[int]) -> Steps[int | None]:
     """When the next held delivery is due."""
     ready: int | None = yield from value(
@@ -114,7 +122,10 @@ def blocked(group: str, keys: Sequence[str], *, dead: bool) -> Steps[set[str]]:
         return set()
     unless = "" if dead else " AND state <> 'dead'"
     found = yield from rows(
-        f"SELECT DISTINCT key FROM tidings_held WHERE name = $1 AND key = ANY ($2){unless}", group, list(keys)
+        "SELECT DISTINCT wanted FROM unnest($2::text[]) AS wanted WHERE EXISTS "
+        f"(SELECT FROM tidings_held WHERE name = $1 AND key = wanted{unless})",
+        group,
+        list(keys),
     )
     return {key for (key,) in found}
 

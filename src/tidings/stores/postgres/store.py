@@ -272,6 +272,10 @@ class PostgresStore:
         """Held deliveries to try now, by position: of each key the first one, of those without a key all."""
         return await self._read(reads.due(group, slots, now, limit))
 
+    async def first_held(self, group: str, keys: Sequence[str], limit: int) -> Sequence[Held]:
+        """The first held deliveries of these keys, due or not, by position; of each key at most `limit`."""
+        return await self._read(reads.first_held(group, keys, limit))
+
     async def next_due(self, group: str, slots: Sequence[int]) -> int | None:
         """Microseconds since 1970 UTC when the next held delivery is due, or None."""
         return await self._read(reads.next_due(group, slots))

@@ -174,8 +174,7 @@ def put_heads_first(changes: Changes, group: str, keys: Iterable[str]) -> None:
     row = connection.execute("SELECT on_dead FROM tidings_group WHERE name = ?", (group,)).fetchone()
     passed = "AND state <> 'dead'" if row and row[0] == "skip" else ""
     first = (
-        "SELECT id, state, due, ready FROM tidings_held "
-        f"WHERE name = ? AND key = ? {passed} ORDER BY position, id LIMIT 1"
+        f"SELECT id, state, due, ready FROM tidings_held WHERE name = ? AND key = ? {passed} ORDER BY position LIMIT 1"
     )
     clear = "UPDATE tidings_held SET ready = NULL WHERE name = ? AND key = ? AND ready IS NOT NULL AND id <> ?"
     for key in keys:

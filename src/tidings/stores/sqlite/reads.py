@@ -168,6 +168,17 @@ def due(readers: Readers, group: str, slots: Sequence[int], now: int, limit: int
     return [held_of(row) for row in rows]
 
 
+def first_held(readers: Readers, group: str, keys: Sequence[str], limit: int) -> list[Held]:
+    """The first held deliveries of each key, by position."""
+    rows = readers.rows(
+        f"SELECT {COLUMNS} FROM tidings_held WHERE id IN (SELECT held.id FROM json_each(?1) AS wanted "
+        "JOIN tidings_held AS held ON held.id IN (SELECT id FROM tidings_held WHERE name = ?2 AND key = wanted.value "
+        "ORDER BY position LIMIT ?3)) ORDER BY position",
+        (json.dumps(list(keys)), group, limit),
+    )
+    return [held_of(row) for row in rows]
+
+
 def next_due(readers: Readers, group: str, slots: Sequence[int]) -> int | None:
     """When the next held delivery is due."""
     result: int | None = readers.one(

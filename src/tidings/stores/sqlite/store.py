@@ -196,6 +196,12 @@ class SqliteStore:
         self._turnstile.close()
         self._presence.let_go()
 
+    @property
+    def _reading(self) -> reads.Readers:
+        """Connections that read, of a store that is open."""
+        self._is_open()
+        return self._readers
+
     def _is_open(self) -> Writer | Solo:
         if self._writer is None:
             raise NotOpen(f"the store {self.url} is {self._refusal}", "open it in this process: `async with app:`")
@@ -289,8 +295,7 @@ class SqliteStore:
 
     async def head(self) -> int:
         """The last position of the log, 0 when it is empty."""
-        self._is_open()
-        return reads.head(self._readers)
+        return reads.head(self._reading)
 
     async def read(
         self,
@@ -316,8 +321,7 @@ class SqliteStore:
 
     async def load(self, stream: str, after: int = 0) -> Sequence[tuple[str, bytes, int]]:
         """(type, data, version) of a stream's events after a version, in order."""
-        self._is_open()
-        return reads.load(self._readers, stream, after)
+        return reads.load(self._reading, stream, after)
 
     async def find(self, *, id: str | None = None, correlation: str | None = None) -> Sequence[Envelope]:
         """Envelopes by CloudEvents id, or by correlation id, in log order (at most 10,000)."""
@@ -326,23 +330,23 @@ class SqliteStore:
 
     async def states(self, type: str, after: str = "", limit: int = 1000) -> Sequence[CurrentState]:
         """Current states of a type with key > after, in key order, tombstones included."""
-        self._is_open()
-        return reads.states(self._readers, type, after, limit)
+        return reads.states(self._reading, type, after, limit)
 
     async def due(self, group: str, slots: Sequence[int], now: int, limit: int) -> Sequence[Held]:
         """Held deliveries to try now, by position: of each key the first one, of those without a key all."""
-        self._is_open()
-        return reads.due(self._readers, group, slots, now, limit)
+        return reads.due(self._reading, group, slots, now, limit)
+
+    async def first_held(self, group: str, keys: Sequence[str], limit: int) -> Sequence[Held]:
+        """The first held deliveries of these keys, due or not, by position; of each key at most `limit`."""
+        return reads.first_held(self._reading, group, keys, limit)
 
     async def next_due(self, group: str, slots: Sequence[int]) -> int | None:
         """Microseconds since 1970 UTC when the next held delivery is due, or None."""
-        self._is_open()
-        return reads.next_due(self._readers, group, slots)
+        return reads.next_due(self._reading, group, slots)
 
     async def blocked(self, group: str, keys: Sequence[str], *, dead: bool = True) -> set[str]:
         """Those of these keys that have held deliveries; dead letters count unless `dead` is False."""
-        self._is_open()
-        return reads.blocked(self._readers, group, keys, dead=dead)
+        return reads.blocked(self._reading, group, keys, dead=dead)
 
     async def held(
         self,
@@ -359,8 +363,7 @@ class SqliteStore:
 
     async def next_timer(self) -> int | None:
         """Microseconds since 1970 UTC when the next timer is due, or None."""
-        self._is_open()
-        return reads.next_timer(self._readers)
+        return reads.next_timer(self._reading)
 
     def outbox(self) -> OutboxTable:
         """Where transactions of others write what they publish; none can where the store is in memory."""
@@ -368,18 +371,15 @@ class SqliteStore:
 
     async def oldest_outgoing(self) -> int | None:
         """When the oldest envelope in the outbox was published, microseconds since 1970 UTC; None when it is empty."""
-        self._is_open()
-        return reads.oldest_outgoing(self._readers)
+        return reads.oldest_outgoing(self._reading)
 
     async def seeding(self, group: str) -> str | None:
         """The cursor of a replica's unfinished bootstrap ("" at its start), or None when there is none."""
-        self._is_open()
-        return reads.seeding(self._readers, group)
+        return reads.seeding(self._reading, group)
 
     async def marks(self, group: str, after: int) -> set[int]:
         """Positions after `after` that were handled out of order."""
-        self._is_open()
-        return reads.marks(self._readers, group, after)
+        return reads.marks(self._reading, group, after)
 
     async def backlog(self, group: str | None = None) -> Sequence[Backlog]:
         """How each group (or one) stands."""
@@ -388,10 +388,8 @@ class SqliteStore:
 
     async def members(self) -> Sequence[Member]:
         """The workers that said they live, by app and member."""
-        self._is_open()
-        return reads.members(self._readers, self._clock())
+        return reads.members(self._reading, self._clock())
 
     async def checkpoint(self, group: str) -> int:
         """Lowest position all slots of the group have finished; NotFound for an unknown group."""
-        self._is_open()
-        return reads.checkpoint(self._readers, group)
+        return reads.checkpoint(self._reading, group)

@@ -241,20 +241,36 @@ END $$;
 -- Make the first delivery of each of these keys ready, and no other one of them. Dead letters block what is behind
 -- them; in a group with on_dead = 'skip' they do not.
 CREATE FUNCTION tidings_put_heads_first(group_name text, wanted text[]) RETURNS void
-LANGUAGE sql AS $$
+LANGUAGE sql
+SET enable_seqscan = off    -- as above
+SET enable_bitmapscan = off -- it would read all that waits behind a key, to find the first
+AS $$
     WITH heads AS (
-        SELECT DISTINCT ON (key) id, key,
-            CASE state WHEN 'dead' THEN NULL WHEN 'retry' THEN due ELSE 0 END AS ready
-        FROM tidings_held
-        WHERE name = group_name AND key = ANY (wanted) AND (
-            state <> 'dead' OR NOT EXISTS (SELECT FROM tidings_group WHERE name = group_name AND on_dead = 'skip')
-        )
-        ORDER BY key, position, id
+        SELECT head.id, wanted_key AS key, CASE state WHEN 'dead' THEN NULL WHEN 'retry' THEN due ELSE 0 END AS ready
+        FROM unnest(wanted) AS wanted_key CROSS JOIN LATERAL (
+            SELECT id, state, due FROM tidings_held
+            WHERE name = group_name AND key = wanted_key AND (
+                state <> 'dead' OR NOT EXISTS (SELECT FROM tidings_group WHERE name = group_name AND on_dead = 'skip')
+            )
+            ORDER BY position LIMIT 1
+        ) AS head
+    ), others AS (
+        UPDATE tidings_held AS held SET ready = NULL FROM heads
+        WHERE held.name = group_name AND held.key = heads.key AND held.ready IS NOT NULL AND held.id <> heads.id
     )
-    UPDATE tidings_held AS held SET ready = CASE WHEN held.id = heads.id THEN heads.ready END
-    FROM heads
-    WHERE held.name = group_name AND held.key = heads.key
-    AND held.ready IS DISTINCT FROM CASE WHEN held.id = heads.id THEN heads.ready END
+    UPDATE tidings_held AS held SET ready = heads.ready FROM heads
+    WHERE held.id = heads.id AND held.ready IS DISTINCT FROM heads.ready
+$$;
+
+-- The first held deliveries of each key.
+CREATE FUNCTION tidings_first_held(group_name text, wanted text[], most integer) RETURNS SETOF tidings_held
+LANGUAGE sql STABLE
+SET enable_seqscan = off    -- as above
+SET enable_bitmapscan = off
+AS $$
+    SELECT held.* FROM unnest(wanted) AS wanted_key CROSS JOIN LATERAL (
+        SELECT * FROM tidings_held WHERE name = group_name AND key = wanted_key ORDER BY position LIMIT most
+    ) AS held
 $$;
 
 -- Remove held deliveries that ended; what waited behind them becomes ready.

@@ -122,6 +122,7 @@ CREATE TABLE tidings_held (
 
 CREATE INDEX tidings_held_ready ON tidings_held (name, ready, slot) WHERE ready IS NOT NULL;
 CREATE INDEX tidings_held_key ON tidings_held (name, key, position) WHERE key IS NOT NULL;
+CREATE INDEX tidings_held_head ON tidings_held (name, key) WHERE ready IS NOT NULL;  -- one of each key
 CREATE INDEX tidings_held_name ON tidings_held (name);
 CREATE UNIQUE INDEX tidings_held_position ON tidings_held (name, position);  -- a second effect must not hide here
 CREATE INDEX tidings_held_state ON tidings_held (name, state);

@@ -166,6 +166,19 @@ class HeldTests:
         assert await store.blocked("shop.other", ["a"]) == set()
         assert await store.blocked(GROUP, []) == set()
 
+    async def test_the_first_of_each_key_are_found_due_or_not(self, store: Store, epochs: dict[int, int]) -> None:
+        rows = [held(3, "a", due=NOW + 9), held(4, "b", "dead"), held(5, "a", "parked"), held(6, "c"), held(7, "a")]
+        await self.hold(store, epochs, *rows)
+
+        async def positions(*keys: str, limit: int = 10, group: str = GROUP) -> list[int]:
+            return [one.position for one in await store.first_held(group, keys, limit)]
+
+        assert await positions("a", "b", "d") == [3, 4, 5, 7]
+        assert await positions("a", "b", "c", limit=2) == [3, 4, 5, 6]
+        assert await positions("a", group="shop.other") == []
+        assert await positions() == []
+        assert rows[2].envelope == (await store.first_held(GROUP, ["a"], 2))[1].envelope
+
     # ---- dead letters ------------------------------------------------------------------------------------------------
 
     async def test_held_deliveries_are_listed_newest_last(self, store: Store, epochs: dict[int, int]) -> None:
