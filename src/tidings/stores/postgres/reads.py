@@ -122,10 +122,10 @@ def blocked(group: str, keys: Sequence[str], *, dead: bool) -> Steps[set[str]]:
         return set()
     unless = "" if dead else " AND state <> 'dead'"
     found = yield from rows(
-        "SELECT DISTINCT wanted FROM unnest($2::text[]) AS wanted WHERE EXISTS "
-        f"(SELECT FROM tidings_held WHERE name = $1 AND key = wanted{unless})",
+        "SELECT wanted FROM unnest($2::text[]) AS wanted CROSS JOIN LATERAL "
+        f"(SELECT FROM tidings_held WHERE name = $1 AND key = wanted{unless} LIMIT 1) AS held",
         group,
-        list(keys),
+        list(dict.fromkeys(keys)),
     )
     return {key for (key,) in found}
 
