@@ -22,7 +22,7 @@ run: $(runtime) ## Set up and run the demo: two days of real flights (ARGS="--js
 
 # Most tests wait most of the time, for servers, leases and the dead: two files of them run side by side.
 test: check $(programs) ## Set up and run every test
-	$(bin)/pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder --ignore=tests/shape --junitxml=$(results)
+	$(bin)/pytest --numprocesses=2 --dist=loadfile --ignore=tests/shape --junitxml=$(results)
 	$(bin)/python -m tests.proofs --check $(results)
 
 # lint-imports keeps no cache: it would not see that a module which was missing is there now.

@@ -22,6 +22,7 @@ ALONE = 5.0
 
 WAITS = "waits behind an earlier one of its key"
 RELEASED = "released when its worker stopped"
+BEHIND = "was next in a worker that stopped"
 
 
 class Intake:
@@ -174,9 +175,10 @@ class Intake:
     async def _with_those_behind(self, taken: list[Delivery], room: int) -> list[Delivery]:
         """Held deliveries, with what waits right behind those of them that only waited: many then share each commit.
 
-        What is behind one that has failed still waits. It may fail again, and all the others would have to be put back.
+        What is behind one that has failed still waits: it may fail again, and all the others would have to be put back.
+        And what was taken when a worker died is taken one by one, for one of them may have killed it.
         """
-        heads = {row.envelope.key: row for each in taken if (row := self.rows[each.held]).state == "parked"}
+        heads = {row.envelope.key: row for each in taken if _only_waits(row := self.rows[each.held])}
         keys = [key for key in heads if key is not None]
         if not keys or room < len(keys):
             return taken
@@ -185,7 +187,7 @@ class Intake:
             head = heads.get(row.envelope.key)
             if head is None or row.position <= head.position or (skips and row.state == "dead"):
                 continue
-            if row.state != "parked" or not self._is_passed(row):
+            if not (_only_waits(row) and self._is_passed(row)):
                 del heads[row.envelope.key]
                 continue
             self.rows[row.id] = row
@@ -227,6 +229,25 @@ class Intake:
         held = self._consumer.slots
         return list(range(SLOTS)) if held and self._subscription.slots == 1 else held
 
+    def marked(self, starting: Sequence[Delivery]) -> list[Held]:
+        """Held deliveries that start now, as they are to be stored for the case that this worker dies.
+
+        What is taken behind another one of its key keeps its attempts: it may never begin.
+        """
+        marks: list[Held] = []
+        begun: set[str | None] = set()
+        for each in starting:
+            row, key = self.rows.get(each.held), each.envelope.key
+            if row is None:
+                continue
+            if key in begun:
+                marks.append(msgspec.structs.replace(row, reason=BEHIND))
+                continue
+            marks.append(msgspec.structs.replace(row, attempt=each.attempt, reason=CRASHED, state="retry", due=0))
+            if key is not None:
+                begun.add(key)
+        return marks
+
     # ---- holding -------------------------------------------------------------------------------------------------
 
     def park(self, envelope: Envelope) -> None:
@@ -246,6 +267,11 @@ class Intake:
     def _hold(self, envelope: Envelope, state: State, reason: str) -> None:
         group, now = self._consumer.group, self._clock.now()
         self.parked.append(Held(0, group, envelope.position, state, 0, 0, envelope, reason, since=now))
+
+
+def _only_waits(row: Held) -> bool:
+    """True where a delivery was held for another one of its key, and for nothing else."""
+    return row.state == "parked" and row.reason not in {BEHIND, CRASHED}
 
 
 def _told(row: Held) -> Held:

@@ -13,11 +13,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextvars import copy_context
 from typing import Any, TypeVar
 
-import msgspec
-
 from tidings.core.envelope import Envelope, Seen
 from tidings.core.lanes import Lanes
-from tidings.core.operations import CRASHED, Delivery, Held, Settle
+from tidings.core.operations import Delivery, Held, Settle
 from tidings.core.ports import Consumer, Feed, Store
 from tidings.core.subscription import Subscription
 from tidings.errors import Fenced
@@ -282,11 +280,7 @@ class Pump:
         parked, self.intake.parked = self.intake.parked, []
         if not (ended or parked or mark or self._scanned()):
             return ended, parked, []
-        marks = [
-            msgspec.structs.replace(row, attempt=each.attempt, reason=CRASHED, state="retry", due=0)
-            for each in starting
-            if each.held and (row := self.intake.rows.get(each.held)) is not None
-        ]
+        marks = self.intake.marked(starting)
         self._flushing = True
         ops = settlements(self.consumer, ended, parked, marks, mark=mark, counted=self.subscription.counted)
         return ended, parked, ops

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import mmap
 import os
 import socket
 from pathlib import Path
 
 _LONGEST = 100  # sockaddr_un holds 108 bytes on Linux, 104 elsewhere
 _MARK = 8  # random bytes, so that nobody has to read those before
-_OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _counter = itertools.count(1)
 
 
@@ -27,7 +25,7 @@ class Doorbell:
         """Args: folder: where the sockets are."""
         self._folder = folder
         self._fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._mark = _mapped(folder / "changes")
+        self._changes = os.open(folder / "changes", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         self._prefix = self._short_name()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.settimeout(0)
@@ -52,7 +50,7 @@ class Doorbell:
         try:
             bell.bind(self._prefix + name)
             self._mine.add(name)
-            self._mark[:] = os.urandom(_MARK)
+            os.pwrite(self._changes, os.urandom(_MARK), 0)
         except OSError:
             self.unbind(bell)
             return None
@@ -69,7 +67,7 @@ class Doorbell:
     def ring(self) -> None:
         """Wake the others. Never waits; a bell that cannot take another byte has rung already."""
         try:
-            mark = self._mark[:]
+            mark = os.pread(self._changes, _MARK, 0)
             if mark != self._listed:
                 self._others = [name for name in os.listdir(self._fd) if name.startswith("bell-")]  # noqa: PTH208
                 self._listed = mark
@@ -91,15 +89,6 @@ class Doorbell:
         """Let go of the folder."""
         self._socket.close()
         if self._fd >= 0:
+            os.close(self._changes)
             os.close(self._fd)
             self._fd = -1
-
-
-def _mapped(path: Path) -> mmap.mmap:
-    """The mark, in memory that all processes share: every commit looks at it."""
-    fd = os.open(path, _OPEN, 0o600)
-    try:
-        os.ftruncate(fd, _MARK)
-        return mmap.mmap(fd, _MARK)
-    finally:
-        os.close(fd)

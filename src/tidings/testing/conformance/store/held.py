@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
+import time
+
 import msgspec
 import pytest
 
@@ -178,6 +181,22 @@ class HeldTests:
         assert await positions("a", group="shop.other") == []
         assert await positions() == []
         assert rows[2].envelope == (await store.first_held(GROUP, ["a"], 2))[1].envelope
+
+    async def test_it_takes_no_longer_to_end_the_first_of_a_key_however_many_wait_behind_it(
+        self, store: Store, epochs: dict[int, int]
+    ) -> None:
+        for start in range(0, 20_000, 1000):
+            await self.hold(store, epochs, *(held(start + at, "long", "parked") for at in range(1, 1001)))
+        await self.hold(store, epochs, *(held(20_000 + at, "short", "parked") for at in range(1, 17)))
+        took: dict[str | None, list[float]] = {"long": [], "short": []}
+        for _ in range(15):
+            for one in await store.due(GROUP, ALL, NOW, 10):
+                began = time.perf_counter()
+                assert await store.blocked(GROUP, [str(one.envelope.key)])
+                assert len(await store.first_held(GROUP, [str(one.envelope.key)], 2)) == 2
+                await store.write(Settle(GROUP, epochs, done=[one.id]))
+                took[one.envelope.key].append(time.perf_counter() - began)
+        assert statistics.median(took["long"]) < 4 * statistics.median(took["short"])
 
     # ---- dead letters ------------------------------------------------------------------------------------------------
 
