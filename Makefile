@@ -20,9 +20,10 @@ help: ## Say what there is
 run: $(runtime) ## Set up and run the demo: two days of real flights (ARGS="--json" and others go to it)
 	@$(bin)/tidings demo $(ARGS)
 
-# Most tests wait most of the time, for servers, leases and the dead: two files of them run side by side.
+# Most tests wait most of the time, for servers, leases and the dead: two files of them run side by side. They begin in
+# the order of their names, for the longest would be the last ones otherwise, and one of them run beside nothing.
 test: check $(programs) ## Set up and run every test
-	$(bin)/pytest --numprocesses=2 --dist=loadfile --ignore=tests/shape --junitxml=$(results)
+	$(bin)/pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder --ignore=tests/shape --junitxml=$(results)
 	$(bin)/python -m tests.proofs --check $(results)
 
 # lint-imports keeps no cache: it would not see that a module which was missing is there now.

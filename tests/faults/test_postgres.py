@@ -102,7 +102,7 @@ def test_a_zombie_commits_nothing(make_scene, durable_postgres_url):
     scene = make_scene(durable_postgres_url)
     scene.options = {"lease": 0.5}
     scene.prepare()
-    haunt_all(scene, 0.5)
+    haunt_all(scene, 0.5, ZOMBIES // 2)
 
 
 @pytest.mark.timeout(300)

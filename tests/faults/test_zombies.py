@@ -62,12 +62,12 @@ def haunt(scene, number, lease):
     return True
 
 
-def haunt_all(scene, lease):
+def haunt_all(scene, lease, zombies=ZOMBIES):
     """As many zombies as are asked for that are replaced; on a busy machine more are stopped in a commit."""
     done = tries = 0
-    while done < ZOMBIES:
+    while done < zombies:
         tries += 1
-        assert tries <= 2 * ZOMBIES, f"of {tries - 1} zombies only {done} were replaced:\n{scene.log()}"
+        assert tries <= 2 * zombies, f"of {tries - 1} zombies only {done} were replaced:\n{scene.log()}"
         done += haunt(scene, tries, lease)
     scene.heal()
     report = scene.report()

@@ -29,7 +29,7 @@ from tidings.testing.history import Record
 from tidings.testing.sim import Worker, coverage, never_reached, simulate, sometimes
 from tidings.testing.simstore import SimStore, Turn, Weather
 
-SEEDS = int(os.environ.get("TIDINGS_SEEDS", "100"))
+SEEDS = int(os.environ.get("TIDINGS_SEEDS", "60"))
 STORMS = 0.1
 """Share of the seeds in which hardly anything goes well."""
 LEASE = 2.0
