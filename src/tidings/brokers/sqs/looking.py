@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_address
 from typing import Any
-from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -47,8 +45,7 @@ def look(settings: Settings, app: str) -> list[Check]:
 def _address(settings: Settings) -> Check:
     place = settings.region + (f" at {settings.endpoint}" if settings.endpoint else "")
     kind = "FIFO: messages of one key keep their order" if settings.fifo else "standard: no order is promised"
-    address = urlsplit(settings.endpoint or "https://")
-    if address.scheme == "http" and not _is_here(address.hostname or ""):
+    if (settings.endpoint or "").startswith("http:") and not settings.is_here:
         return Check("region", "warn", f"{place}: what is sent can be read on the way", "use an https:// endpoint")
     return Check("region", "ok", f"{place}; {kind}")
 
@@ -120,10 +117,3 @@ def _subscribed(clients: Clients, queue_arn: str) -> Iterator[tuple[str, Mapping
 
 def _waiting(there: Mapping[str, str]) -> int:
     return sum(int(there.get(f"ApproximateNumberOfMessages{which}", 0)) for which in ("", "NotVisible", "Delayed"))
-
-
-def _is_here(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

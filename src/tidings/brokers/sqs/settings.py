@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 import botocore.session
 
@@ -46,6 +48,15 @@ class Settings:
     poll: int
     visibility: int
     shown: str
+
+    @property
+    def is_here(self) -> bool:
+        """True for an endpoint on this machine."""
+        host = urlsplit(self.endpoint or "").hostname or ""
+        try:
+            return ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost"
 
 
 def read_settings(text: str) -> Settings:

@@ -344,14 +344,28 @@ make_broker("sqs://eu-central-1", "shop")
     assert "pip install 'tidings[sqs]'" in done.stderr
 
 
-@pytest.mark.bad_input(39)
-async def test_missing_credentials_are_told_with_what_to_set(sqs_url, monkeypatch, tmp_path):
+@pytest.fixture
+def nobody(monkeypatch, tmp_path):
+    """There are no credentials."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    broker = SqsBroker(sqs_url, "shop")
+
+
+async def test_an_emulator_on_this_machine_needs_no_credentials(sqs_url, prefix, nobody):
+    broker = SqsBroker(f"{sqs_url}&prefix={prefix}", "shop")
+    await broker.open()
+    [result] = await broker.publish([envelope("orders", "k-1")])
+    await broker.close()
+    assert isinstance(result, Confirmed)
+    assert [each.name for each in broker.look() if each.verdict == "fail"] == []
+
+
+@pytest.mark.bad_input(39)
+async def test_missing_credentials_are_told_with_what_to_set(nobody):
+    broker = SqsBroker("sqs://eu-central-1", "shop")
     with pytest.raises(BrokerRefused, match=r"there are no credentials.*AWS_ACCESS_KEY_ID"):
         await broker.open()
     assert [each.name for each in broker.look() if each.verdict == "fail"] == ["credentials"]
