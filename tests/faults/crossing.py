@@ -50,6 +50,7 @@ class Crossing:
         mutant: Breaks the product on purpose, inside every process that runs a worker.
         ordered: False where the broker promises no order.
         pace: Seconds between two publications of one process.
+        patient: True where publishers wait out what befalls their store; otherwise it ends them.
 
     Attributes:
         seconds: From the last kill until everything had arrived.
@@ -60,6 +61,7 @@ class Crossing:
     mutant: Callable[[], object] | None = None
     ordered: bool = True
     pace: float = 0.002
+    patient: bool = False
     children: list[Child] = field(default_factory=list)
     seconds: float = field(default=0.0, init=False)
 
@@ -93,7 +95,7 @@ class Crossing:
         assert self.child(lambda _: asyncio.run(main())).wait() == 0
 
     def publisher(self, name: str) -> Child:
-        """A process that publishes until it is killed, waiting out what befalls its store."""
+        """A process that publishes until it is killed."""
 
         async def main(ready: Ready) -> None:
             async with self.app("shop") as app:
@@ -106,6 +108,8 @@ class Crossing:
                     try:
                         await app.publish(*(Sent(key, numbers[key]) for key in keys))
                     except (StoreUnavailable, OutcomeUnknown):
+                        if not self.patient:
+                            raise
                         life = next(lives)  # nobody knows what became of those: whatever follows has other keys
                         await asyncio.sleep(0.05)
                     if at == 0:

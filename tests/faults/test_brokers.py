@@ -66,6 +66,7 @@ def test_kills_of_publishers_and_workers_lose_nothing_double_nothing_and_keep_th
 def test_kills_of_the_database_of_both_apps_lose_nothing_double_nothing_and_keep_the_order(
     crossing: Crossing, durable_postgres: PostgresServer
 ) -> None:
+    crossing.patient = True
     children, chance = [start() for start in crew(crossing)], random.Random(1)
     assert all(child.wait_ready() for child in children)
     for _ in range(BROKER_KILLS):
