@@ -60,9 +60,11 @@ class Fit:
             self._leaves |= {bytes: {bytes: None}, timedelta: {timedelta: None}}
             self._leaves[time] = {time: lambda value: value.tzinfo is None or value.tzinfo is UTC}
         anything: dict[type, Test | None] = {str: None, int: None, bool: None, NoneType: None, float: isfinite}
-        anything |= {list: _every(anything), dict: _every_value(anything)}
+        anything |= {list: _every(anything), dict: _every_value(_every(anything))}
         self._leaves |= {Any: anything, list: {list: anything[list]}, dict: {dict: anything[dict]}}
         self._known: dict[type, Accepts] = {}
+        self._names: dict[str, Any] = {"type": type}  # what expressions may mention
+        self._expressions: dict[Test, str] = {}  # of the tests of classes, about `value`
         self.test: Test = self._fields(cls, scope)
 
     def _fields(self, cls: type[Any], scope: dict[str, Any] | None = None) -> Test:
@@ -76,10 +78,42 @@ class Fit:
         hints = field_hints(cls, scope)
         if not all(name.isidentifier() and not iskeyword(name) for name in hints):
             return _never
-        names: dict[str, Any] = {"type": type}
-        fits = [_condition(f"value.{name}", self._accepts(hint), names) for name, hint in hints.items()]
-        test: Test = eval(f"lambda value: {' and '.join(fits) or True}", names)  # noqa: S307 - made of names of fields
+        fits = [self._condition(f"value.{name}", self._accepts(hint)) for name, hint in hints.items()]
+        expression = " and ".join(fits) or "True"
+        test: Test = eval(f"lambda value: {expression}", self._names)  # noqa: S307 - made of names of fields
+        self._expressions[test] = expression
         return test
+
+    def _condition(self, what: str, accepts: Accepts) -> str:
+        """The test of one value as an expression. Args: what: the value, as an expression."""
+        names = self._names
+        number = len(names)
+        if len(accepts) == 1:
+            [(names[f"t{number}"], check)] = accepts.items()
+            if check is None:
+                return f"type({what}) is t{number}"
+            names[f"c{number}"] = check
+            return f"type({what}) is t{number} and c{number}({what})"
+        if any(accepts.values()):
+            names[f"c{number}"] = _every(accepts)
+            return f"c{number}(({what},))"
+        names[f"t{number}"] = frozenset(accepts)
+        return f"type({what}) in t{number}"
+
+    def _every(self, accepts: Accepts) -> Test:
+        """The test of a list or tuple; where it holds objects of one class, without a call for each."""
+        if len(accepts) != 1:
+            return _every(accepts)
+        [(kind, check)] = accepts.items()
+        condition = self._condition("value", {kind: None})
+        if check is not None:
+            if check not in self._expressions:
+                return _every(accepts)
+            condition = f"{condition} and {self._expressions[check]}"
+        source = f"def test(values):\n for value in values:\n  if not ({condition}): return False\n return True"
+        made: dict[str, Test] = {}
+        exec(source, self._names, made)  # noqa: S102 - as above
+        return made["test"]
 
     def _accepts(self, hint: Any) -> Accepts:
         if any(note is not KEY and note is not TAG for note in metadata(hint)):
@@ -96,9 +130,9 @@ class Fit:
         if origin is Literal:
             return {type(value): arguments.__contains__ for value in arguments if not isinstance(value, Enum)}
         if origin in _SEQUENCES and (len(arguments) == 1 or arguments[1:] == (...,)):
-            return {_SEQUENCES[origin]: _every(self._accepts(arguments[0]))}
+            return {_SEQUENCES[origin]: self._every(self._accepts(arguments[0]))}
         if origin in _MAPPINGS and arguments[0] is str:
-            return {dict: _every_value(self._accepts(arguments[1]))}
+            return {dict: _every_value(self._every(self._accepts(arguments[1])))}
         return self._accepts_class(hint) if isinstance(hint, type) else {}
 
     def _accepts_class(self, cls: type[Any]) -> Accepts:
@@ -209,28 +243,6 @@ def _never(_value: object) -> bool:
     return False
 
 
-def _condition(what: str, accepts: Accepts, names: dict[str, Any]) -> str:
-    """The test of one value as an expression.
-
-    Args:
-        what: The value, as an expression.
-        accepts: Its types, with their tests.
-        names: What expressions may name; what this one does is added.
-    """
-    number = len(names)
-    if len(accepts) == 1:
-        [(names[f"t{number}"], check)] = accepts.items()
-        if check is None:
-            return f"type({what}) is t{number}"
-        names[f"c{number}"] = check
-        return f"type({what}) is t{number} and c{number}({what})"
-    if any(accepts.values()):
-        names[f"c{number}"] = _every(accepts)
-        return f"c{number}(({what},))"
-    names[f"t{number}"] = frozenset(accepts)
-    return f"type({what}) in t{number}"
-
-
 def _every(accepts: Accepts) -> Test:
     """The test of a list or tuple."""
 
@@ -244,9 +256,8 @@ def _every(accepts: Accepts) -> Test:
     return test
 
 
-def _every_value(accepts: Accepts) -> Test:
-    """The test of a dict."""
-    every = _every(accepts)
+def _every_value(every: Test) -> Test:
+    """The test of a dict, whose values are tested by `every`."""
     return lambda value: all(type(key) is str for key in value) and every(value.values())
 
 

@@ -108,7 +108,7 @@ class Blocking:
         headers: Mapping[str, str] | None = None,
     ) -> int:
         """See `App.publish`."""
-        return finish(self._open.publish(messages, after, at, id, headers))
+        return finish((self._verbs or self._open).publish(messages, after, at, id, headers))
 
     def send(self, command: object, *, after: float | timedelta | None = None, at: datetime | None = None) -> int:
         """See `App.send`."""

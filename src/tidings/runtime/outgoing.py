@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from tidings.core.codec import MAX_BYTES, Codec, encode_json
-from tidings.core.envelope import SLOTS, Envelope, Seen, slot_of
+from tidings.core.envelope import SLOTS, STATES, Envelope, Seen, slot_of
 from tidings.core.message import Gone, MessageType, check_key, message_type
 from tidings.errors import BadArgument, NotAMessage
 from tidings.runtime.clock import Clock
@@ -90,57 +90,32 @@ class Outgoing:
         """
         cls = type(message)
         if cls is Gone:
-            kind = self._plans.get(message.state) or self.plan(message.state)
-            return self._gone(kind[0], message, id, headers)
-        plan = self._plans.get(cls)
-        if plan is None:
-            plan = self.plan(cls)
-        kind_, encode, key_field, tag_fields = plan
-        data = encode(message)
-        if key is None and key_field is not None:
-            value = getattr(message, key_field)
-            if value is not None:
-                key = check_key(value if type(value) is str else str(value), kind_.name)
-        if kind_.kind == "state":
-            stream = f"state:{kind_.name}:{key}"
-        if tag_fields:
-            headers = {**(headers or {}), "tags": _tags(message, tag_fields)}
-        return self._seal(kind_, data, key, stream, id, headers)
-
-    def _gone(self, kind: MessageType, gone: Gone, id: str | None, headers: Mapping[str, str] | None) -> Envelope:
-        if kind.kind != "state":
-            msg = f"Gone({kind.name}) is published, but {kind.name} is no state"
-            raise NotAMessage(msg, "declare it with @state, or publish an event that says what ended")
-        key = check_key(str(gone.key), kind.name)
-        return self._seal(kind, b"", key, f"state:{kind.name}:{key}", id, headers)
-
-    def _seal(
-        self,
-        kind: MessageType,
-        data: bytes,
-        key: str | None,
-        stream: str | None,
-        id: str | None,
-        headers: Mapping[str, str] | None,
-    ) -> Envelope:
-        cause = HANDLING.get()
-        if cause is not None:
+            kind, key = self._gone(message)
+            data = b""
+        else:
+            kind, encode, key_field, tag_fields = self._plans.get(cls) or self.plan(cls)
+            data = encode(message)
+            if key is None and key_field is not None:
+                value = getattr(message, key_field)
+                if value is not None:
+                    key = check_key(value, kind.name)
+            if tag_fields:
+                headers = {**(headers or {}), "tags": _tags(message, tag_fields)}
+        if kind.kind == "state":
+            stream = f"{STATES}{kind.name}:{key}"
+        correlation = causation = trace = None
+        if (cause := HANDLING.get()) is not None:
+            correlation, causation, trace = cause.conversation, cause.id, cause.traceparent
             for note in self.on_caused:
-                note(cause.conversation)
+                note(correlation)
         now = self._clock.now()
         if id is None:
             id = self._clock.id(now)
-        elif not isinstance(id, str) or not 0 < len(id) <= 200 or not id.isprintable():  # noqa: PLR2004 - see the cure
-            msg = f"the id {str(id)[:40]!r} cannot be used"
-            raise BadArgument(msg, "an id is printable text of 1 to 200 characters")
-        trace = cause.traceparent if cause is not None else None
+        else:
+            _check_id(id)
         extras: bytes | None = None
         if headers:
-            from tidings.core.cloudevent import check_headers
-
-            checked = dict(check_headers(headers))
-            trace = checked.pop("traceparent", trace)
-            extras = encode_json(checked) if checked else None
+            trace, extras = _split(headers, trace)
         return Envelope(
             0,
             id,
@@ -153,12 +128,20 @@ class Outgoing:
             stream,
             None,
             now,
-            None if cause is None else cause.conversation,
-            None if cause is None else cause.id,
+            correlation,
+            causation,
             trace,
             extras,
             data,
         )
+
+    def _gone(self, gone: Gone) -> tuple[MessageType, str]:
+        """Whose record it is, and its key."""
+        kind = (self._plans.get(gone.state) or self.plan(gone.state))[0]
+        if kind.kind != "state":
+            msg = f"Gone({kind.name}) is published, but {kind.name} is no state"
+            raise NotAMessage(msg, "declare it with @state, or publish an event that says what ended")
+        return kind, check_key(str(gone.key), kind.name)
 
     def envelopes(
         self, messages: Sequence[Any], *, id: str | None, headers: Mapping[str, str] | None
@@ -172,6 +155,21 @@ class Outgoing:
             msg = f"id= is given for {len(messages)} messages"
             raise BadArgument(msg, "publish a message with an id of its own alone")
         return [self.envelope(message, id=id, headers=headers) for message in messages]
+
+
+def _check_id(id: object) -> None:
+    if not isinstance(id, str) or not 0 < len(id) <= 200 or not id.isprintable():  # noqa: PLR2004 - see the cure
+        msg = f"the id {str(id)[:40]!r} cannot be used"
+        raise BadArgument(msg, "an id is printable text of 1 to 200 characters")
+
+
+def _split(headers: Mapping[str, str], trace: str | None) -> tuple[str | None, bytes | None]:
+    """The traceparent among headers, or else the given one; and the rest of them as JSON."""
+    from tidings.core.cloudevent import check_headers
+
+    checked = dict(check_headers(headers))
+    trace = checked.pop("traceparent", trace)
+    return trace, encode_json(checked) if checked else None
 
 
 def _tags(message: Any, names: Sequence[str]) -> str:

@@ -129,17 +129,18 @@ class Verbs:
         due = self.clock.due(after, at) if after is not None or at is not None else None
         if id is None and headers is None:
             envelope = self.outgoing.envelope
-            envelopes = [envelope(message) for message in messages]
+            envelopes = [envelope(messages[0])] if len(messages) == 1 else [envelope(message) for message in messages]
         else:
             envelopes = self.outgoing.envelopes(messages, id=id, headers=headers)
-        if self._direct is not None and due is None:
+        if OPEN.get() is not None:
             self._check_free(verb)
+        if self._direct is not None and due is None:
             envelopes = await self._direct(envelopes)
         if not envelopes:
             return 0
         fresh = id is None and self.outgoing.fresh
-        appended: Appended = await self._write(Append(envelopes, ANY, due, fresh), verb)
-        return appended.position
+        appended: Appended = await self._write_op(Append(envelopes, ANY, due, fresh))
+        return appended.positions[-1]
 
     async def send(self, command: object, after: float | timedelta | None, at: datetime | None) -> int:
         """See `App.send`."""

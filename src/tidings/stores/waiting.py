@@ -161,30 +161,22 @@ class WaitingRoom:
         self.wake()
 
 
-class Rooms:
-    """The waiting rooms of a store, one for each event loop."""
+class Rooms(dict[asyncio.AbstractEventLoop, WaitingRoom]):
+    """The waiting rooms of a store, one for each event loop in which somebody ever waited."""
 
     def __init__(self, doorbell: Doorbell | None, look: Callable[[], int] | None) -> None:
         """Args: doorbell: None for a store without other processes. look: PRAGMA data_version."""
+        super().__init__()
         self._doorbell = doorbell
         self._look = look
-        self._rooms: dict[asyncio.AbstractEventLoop, WaitingRoom] = {}
-
-    def __len__(self) -> int:
-        """How many there are."""
-        return len(self._rooms)
 
     def here(self) -> WaitingRoom:
         """The room of the running loop."""
         loop = asyncio.get_running_loop()
-        room = self._rooms.get(loop)
+        room = self.get(loop)
         if room is None:
-            room = self._rooms[loop] = WaitingRoom(loop, self._doorbell, self._look)
+            room = self[loop] = WaitingRoom(loop, self._doorbell, self._look)
         return room
-
-    def of(self, loop: asyncio.AbstractEventLoop) -> WaitingRoom | None:
-        """The room of a loop, None where nobody ever waited."""
-        return self._rooms.get(loop)
 
     def wake(
         self,
@@ -196,23 +188,23 @@ class Rooms:
 
         Args: envelopes, positions: what was appended, where that is known and all.
         """
-        for loop, room in list(self._rooms.items()):
+        for loop, room in list(self.items()):
             if loop in told:
                 continue
             try:
                 room.wake_soon(envelopes, positions)
             except RuntimeError:  # that loop was closed
-                self._rooms.pop(loop, None)
+                self.pop(loop, None)
                 room.silence()
 
     def wake_here(self) -> None:
         """Wake everybody, from the event loop's own thread."""
-        for room in self._rooms.values():
+        for room in self.values():
             room.wake()
 
     def close(self) -> None:
         """Close all rooms, from any thread."""
-        for loop, room in list(self._rooms.items()):
+        for loop, room in list(self.items()):
             if loop.is_closed():
                 room.silence()
                 continue
@@ -221,7 +213,7 @@ class Rooms:
             else:
                 with contextlib.suppress(RuntimeError):
                     loop.call_soon_threadsafe(room.close)
-        self._rooms.clear()
+        self.clear()
 
 
 class Reply:

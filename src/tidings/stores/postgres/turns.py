@@ -14,12 +14,10 @@ from typing import Any, TypeVar
 from tidings.core.operations import Op
 from tidings.stores.postgres.committer import Committed, Committer, Outcome
 from tidings.stores.postgres.writer import BATCH, check_open, last_position
+from tidings.stores.rounds import Rounds
 
 PATIENCE = 0.001
 """Seconds that a commit is waited for on the spot; where it mostly takes longer, it is not."""
-
-TURN = 0.002
-"""Seconds after which the others of the event loop have their turn, however quick the commits are."""
 
 T = TypeVar("T")
 _Job = tuple[Op, asyncio.Future[Any]]
@@ -41,15 +39,13 @@ class LoopWriter:
         self._waiting: list[_Job] = []
         self._task: asyncio.Task[None] | None = None  # that commits, where that lasts
         self._is_busy = False
-        self._alone: asyncio.Task[Any] | None = None  # who committed for itself in this round of the loop
-        self._is_crowded = False  # several wrote in one round of late, so that the first one waits for the others
-        self._yielded = 0.0  # when the others of the loop last had their turn
+        self._rounds = Rounds(self._loop)
         self._closed = False
 
     async def write(self, op: Op) -> Any:
         """Commit an operation. Its caller may be cancelled meanwhile, which changes nothing for the others."""
         check_open(len(self._waiting), closed=self._closed)
-        if self._is_busy or self._waiting or self._is_crowded or not self._is_alone():
+        if self._is_busy or self._waiting or not self._rounds.is_alone():
             future = self._loop.create_future()
             self._waiting.append((op, future))
             if len(self._waiting) == 1 and not self._is_busy:
@@ -60,33 +56,19 @@ class LoopWriter:
         if not is_done:
             future = self._loop.create_future()
             self._task = self._loop.create_task(self._commit_all([(op, future)], value))
-            self._yielded = self._loop.time()
             return await future
         self._rest()
         [(result, refusal)], grew = value
         if grew:
             self._grew(last_position((result,)))
-        if self._loop.time() - self._yielded > TURN:
+        if self._rounds.is_long():
             await asyncio.sleep(0)
-            self._yielded = self._loop.time()
         if refusal is not None:
             raise refusal
         return result
 
-    def _is_alone(self) -> bool:
-        """True where no other task wrote in this round of the loop."""
-        task = asyncio.current_task()
-        if self._alone is None:
-            self._alone = task
-            self._loop.call_soon(self._end_round)
-        self._is_crowded = self._alone is not task
-        return not self._is_crowded
-
-    def _end_round(self) -> None:
-        self._alone = None
-
     def _end_turn(self) -> None:
-        self._is_crowded = len(self._waiting) > 1
+        self._rounds.crowded = len(self._waiting) > 1
         if self._waiting and not self._is_busy:
             self._commit(self._take())
 

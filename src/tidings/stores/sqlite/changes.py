@@ -9,7 +9,7 @@ from typing import Any
 from tidings.core.envelope import Envelope
 from tidings.core.operations import Append, Appended, Op
 from tidings.errors import StoreGone
-from tidings.stores.sqlite.ids import Ids
+from tidings.stores.sqlite.ids import MOST_BEHIND, Ids
 from tidings.stores.sqlite.presence import Presence
 from tidings.stores.sqlite.rows import Rows
 from tidings.stores.waiting import UNKNOWN, News
@@ -111,7 +111,7 @@ class Changes:
     @property
     def can_append_alone(self) -> bool:
         """True while an append may leave the table of ids as it is."""
-        return not self.ids.is_due(self.end)
+        return self.end - self.ids.followed < MOST_BEHIND
 
     def keep_up(self) -> None:
         """Lead the table of ids up, if the log has grown and is far ahead of it; the commit follows."""
@@ -122,15 +122,17 @@ class Changes:
         """Lead the table of ids up to the last row that was flushed, before one is looked up."""
         self.ids.follow(self.connection, self.head, self.head)
 
-    def appended(self, first: int, last: int) -> None:
-        """Note rows that were appended and committed by themselves.
+    def appended(self, last: int, count: int) -> Sequence[int]:
+        """Note rows that were appended and committed by themselves. Returns their positions.
 
         Raises:
             StoreGone: They stand where others were written before.
         """
+        first = last - count + 1
         if first <= self.end:
             raise self._older(first - 1)
         self.end = last
+        return (last,) if count == 1 else tuple(range(first, last + 1))
 
     def news(self, ops: Sequence[Op], outcomes: Sequence[tuple[Any, object]]) -> News:
         """What operations have just appended, and where, if the log ends with it; else nothing."""

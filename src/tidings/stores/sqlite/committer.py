@@ -25,6 +25,9 @@ from tidings.stores.sqlite.schema import prepare
 from tidings.stores.sqlite.turnstile import Turnstile
 
 Outcome = tuple[Any, BaseException | None]
+"""Result and error of an operation."""
+Committed = tuple[list[Outcome], bool]
+"""The outcome of each operation, and whether readers should look."""
 
 PASSIVE_AFTER = 4 << 20
 """Bytes of WAL, estimated, after which a checkpoint copies what no reader needs any more."""
@@ -70,91 +73,83 @@ class Committer:
         self._since_checkpoint = 0
         self._slack = 1.0  # estimate over truth, as the last checkpoint found it
         self._changed_before = 0
-        self._originals = Originals(self._file)
+        self._lost = self._watch_files()
 
     # ---- commits -----------------------------------------------------------------------------------------------------
 
-    def commit_all(self, ops: Sequence[Op]) -> tuple[list[Outcome], bool]:
-        """Apply operations in order in one commit. Returns (result, error) of each, and whether readers should look."""
+    def commit_all(self, ops: Sequence[Op]) -> Committed:
+        """Apply operations in order in one commit."""
         began = time.perf_counter()
         try:
-            return self._commit_all(ops)
-        finally:
-            self._pace += (time.perf_counter() - began - self._pace) / 8
+            alone = self._commit_alone(ops[0]) if len(ops) == 1 and not self._careful else None
+            done = alone or self._commit_together(ops)
+        except Exception as error:  # noqa: BLE001 - given to each caller
+            done = [(None, explain(error, self._file)) for _ in ops], False
+        self._pace += (time.perf_counter() - began - self._pace) / 8
+        return done
 
-    def commit_at_once(self, op: Op) -> tuple[list[Outcome], bool] | None:
-        """Commit one operation if that needs no waiting and commits are quick here; None when not."""
+    def commit_at_once(self, ops: Sequence[Op]) -> Committed | None:
+        """Commit operations if that needs no waiting and commits are quick here; None when not."""
         if self._pace > QUICK or not self._turnstile.try_enter():
             return None
         self._patience = 0.0
         try:
-            done = self.commit_all((op,))  # who is inside may enter again: nobody slips in between
+            done = self.commit_all(ops)  # who is inside may enter again: nobody slips in between
         finally:
             self._patience = BUSY_SECONDS
         error = done[0][0][1]
         return None if error is not None and code_of(error.__cause__ or error) == sqlite3.SQLITE_BUSY else done
 
-    def _commit_all(self, ops: Sequence[Op]) -> tuple[list[Outcome], bool]:
-        if len(ops) == 1 and not self._careful and (outcome := self._commit_alone(ops[0])) is not None:
-            return [outcome], outcome[1] is None and type(ops[0]) is Append
+    def _commit_together(self, ops: Sequence[Op]) -> Committed:
         durable = self._volatile or any(map(is_durable, ops))
+        self._turnstile.enter()
         try:
-            self._turnstile.enter()
-            try:
-                self._begin(durable=durable)
-                outcomes = self._apply_all(ops)
-                self._commit()
-            finally:
-                self._leave()
-        except Exception as error:  # noqa: BLE001 - given to each caller
-            return [(None, explain(error, self._file)) for _ in ops], False
+            self._begin(durable=durable)
+            outcomes = self._apply_all(ops)
+            self._commit()
+        finally:
+            self._leave()
         return outcomes, self.changes.grew
 
-    def _commit_alone(self, op: Op) -> Outcome | None:
+    def _commit_alone(self, op: Op) -> Committed | None:
         """Commit in the shortest way there is, if there is one: a statement, which SQLite commits by itself.
 
-        Returns:
-            The outcome; None when it takes a closer look, and nothing was written.
-        """
-        try:
-            if type(op) is Append:
-                insert = log.lone_insert(op, self.changes.reached) if self.changes.can_append_alone else None
-                return insert and self._append_alone(op, *insert)
-            advance = held.lone_advance(op, self.changes.unmarked) if type(op) is Settle else None
-            if advance is None or not self._execute_alone(*advance, durable=self._volatile or is_durable(op)):
-                return None
-            return Appended(()), None
-        except (UnicodeError, OverflowError):
-            return None
-        except Exception as error:  # noqa: BLE001 - given to the caller
-            return None, explain(error, self._file)
+        A call costs a microsecond after the wait for a flush, so there are few on this way.
 
-    def _append_alone(self, op: Append, sql: str, values: Sequence[Any]) -> Outcome | None:
-        count = len(op.envelopes)
-        if not self._execute_alone(sql, values, count, durable=True):
-            return None  # the stream has gone on, or is not that long
-        last = self._cursor.lastrowid or 0
-        first = last - count + 1
-        self.changes.appended(first, last)
-        version = None
-        if op.expected != ANY:
-            version = op.expected + count
-            self.changes.remember({op.envelopes[0].stream or "": version})
-        return Appended((last,) if count == 1 else tuple(range(first, last + 1)), version), None
+        Returns:
+            None when it takes a closer look, and nothing was written.
+        """
+        changes = self.changes
+        if type(op) is Append:
+            insert = log.lone_insert(op, changes.reached) if changes.can_append_alone else None
+            if insert is None or not self._execute_alone(*insert, len(op.envelopes), durable=True):
+                return None  # or the stream has gone on, or is not that long
+            version = None
+            if op.expected != ANY:
+                version = op.expected + len(op.envelopes)
+                changes.remember({op.envelopes[0].stream or "": version})
+            return [(Appended(changes.appended(self._cursor.lastrowid or 0, len(op.envelopes)), version), None)], True
+        advance = held.lone_advance(op, changes.unmarked) if type(op) is Settle else None
+        if advance is None or not self._execute_alone(*advance, durable=self._volatile or is_durable(op)):
+            return None
+        return [(Appended(()), None)], False
 
     def _execute_alone(self, sql: str, values: Sequence[Any], count: int, *, durable: bool) -> bool:
         """Execute a statement that is a commit by itself; False when it did not change so many rows."""
         self._turnstile.enter()
         try:
-            if durable:  # otherwise nothing is acknowledged that could be gone with the files
-                self._check_files()
-            self._flush_at_commit(durable=durable)
+            if durable and (lost := self._lost()):  # else nothing is acknowledged that could be gone with the files
+                raise self._gone(lost)
+            if durable is not self._durable:
+                self._flush_at_commit(durable=durable)
             cursor = self._patiently(sql, values)
         except sqlite3.Error as error:
             if code_of(error) == sqlite3.SQLITE_IOERR:
                 raise self._unknown(error) from error
             if is_the_store_s(error):
                 raise
+            return False
+        except (UnicodeError, OverflowError):
             return False
         finally:
             self._turnstile.leave()
@@ -216,8 +211,10 @@ class Committer:
 
     def _begin(self, *, durable: bool) -> None:
         """Begin, inside the turnstile."""
-        self._check_files()
-        self._flush_at_commit(durable=durable)
+        if lost := self._lost():
+            raise self._gone(lost)
+        if durable is not self._durable:
+            self._flush_at_commit(durable=durable)
         self._patiently("BEGIN IMMEDIATE")
         self._changed_before = self.connection.total_changes
         changes = self.changes
@@ -242,10 +239,9 @@ class Committer:
             time.sleep(_PAUSE)
 
     def _flush_at_commit(self, *, durable: bool) -> None:
-        """Choose whether the next commit waits for the disk."""
-        if durable is not self._durable and not self._volatile:
-            self.connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            self._durable = durable
+        """Choose whether the next commits wait for the disk."""
+        self.connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        self._durable = durable
 
     def _leave(self) -> None:
         """Undo what was not committed, and let the next process in."""
@@ -334,16 +330,18 @@ class Committer:
 
     # ---- the files ---------------------------------------------------------------------------------------------------
 
-    def _check_files(self) -> None:
-        """Raise StoreGone when the files are no longer those that were opened."""
-        lost = None if self._volatile else self._originals.lost()  # nobody else knows where a log in memory is
-        if lost:
-            self._is_gone = True
-            raise StoreGone(
-                f"{lost} was deleted, renamed, replaced or truncated while it was open; nothing more is written",
-                "stop every process that uses it, put the right file in its place, and start again",
-                path=self._file,
-            )
+    def _watch_files(self) -> Callable[[], str | None]:
+        """Returns what gives the path of a file that is no longer the one that was opened, or None."""
+        return _nothing if self._volatile else Originals(self._file).lost  # nobody knows where a log in memory is
+
+    def _gone(self, lost: str) -> StoreGone:
+        """What to raise when the files are no longer those that were opened."""
+        self._is_gone = True
+        return StoreGone(
+            f"{lost} was deleted, renamed, replaced or truncated while it was open; nothing more is written",
+            "stop every process that uses it, put the right file in its place, and start again",
+            path=self._file,
+        )
 
     def _reopen(self) -> None:
         """Replace a connection that cannot go on."""
@@ -355,7 +353,7 @@ class Committer:
         self.changes.forget()
         self._durable = True
         self._changed_before = 0
-        self._originals = Originals(self._file)
+        self._lost = self._watch_files()
 
     @property
     def checkpoint_is_due(self) -> bool:
@@ -393,3 +391,7 @@ class Committer:
     def leak(self) -> None:
         """Never close the connection, not even when the interpreter ends."""
         leak(self.connection)
+
+
+def _nothing() -> None:
+    """Nothing is lost."""

@@ -22,25 +22,28 @@ class Ids:
     """How far the table of ids follows the log, in the transaction under way.
 
     It never gets shorter, so that what was committed once is a lower bound for ever, whoever writes.
+
+    Attributes:
+        followed: Position up to which the table has all ids, as far as we know.
     """
 
-    __slots__ = ("_committed", "_followed", "_noted")
+    __slots__ = ("_committed", "_noted", "followed")
 
     def __init__(self) -> None:
         """Nothing is known yet; the file knows."""
-        self._followed = self._committed = self._noted = 0
+        self.followed = self._committed = self._noted = 0
 
     def forget(self) -> None:
         """A transaction begins, or something was undone."""
-        self._followed = self._committed
+        self.followed = self._committed
 
     def committed(self) -> None:
         """What was followed is in the file."""
-        self._committed = self._followed
+        self._committed = self.followed
 
     def is_due(self, head: int) -> bool:
         """True when the log, which ends at `head`, is far ahead as far as we know."""
-        return head - self._followed >= MOST_BEHIND
+        return head - self.followed >= MOST_BEHIND
 
     def keep_up(self, connection: sqlite3.Connection, head: int) -> None:
         """Follow if the log is far ahead."""
@@ -62,11 +65,11 @@ class Ids:
         """
         if self.is_due(head):
             self._ask(connection)
-        if self._followed < checked:
-            connection.execute(f"INSERT OR IGNORE {_ROWS}", (self._followed, checked))
-        if checked < head and self._followed < head:
-            connection.execute(f"INSERT {_ROWS}", (max(self._followed, checked), head))
-        self._followed = max(self._followed, head)
+        if self.followed < checked:
+            connection.execute(f"INSERT OR IGNORE {_ROWS}", (self.followed, checked))
+        if checked < head and self.followed < head:
+            connection.execute(f"INSERT {_ROWS}", (max(self.followed, checked), head))
+        self.followed = max(self.followed, head)
         if head - self._noted >= MOST_BEHIND:
             connection.execute(_NOTE, (head,))
             self._noted = head
@@ -74,4 +77,4 @@ class Ids:
     def _ask(self, connection: sqlite3.Connection) -> None:
         """What others have done meanwhile."""
         self._noted = connection.execute(_INDEXED).fetchone()[0]
-        self._followed = max(self._followed, self._noted)
+        self.followed = max(self.followed, self._noted)

@@ -48,21 +48,23 @@ def lone_insert(op: Append, reached: Mapping[str, int]) -> tuple[str, list[Any]]
     stream = envelopes[0].stream
     if (stream is None) is not (version == ANY) or (stream is not None and stream.startswith(STATES)):
         return None
-    seldom = False
+    seldom = rows.has_seldom(envelopes[0])
+    values: list[Any] = []
     for envelope in envelopes:
         if envelope.stream != stream or envelope.version is not None:
             return None
-        seldom = seldom or rows.has_seldom(envelope)
-    values: list[Any] = []
-    for envelope in envelopes:
+        if not seldom and values and rows.has_seldom(envelope):
+            return None  # all rows of a statement have the same columns
         values += rows.unplaced(envelope, seldom)
         if stream is not None:
             version += 1
             values += (stream, version)
-    must_look = stream is not None and op.expected > reached.get(stream, 0)
+    if stream is None:
+        return _insert_alone(len(envelopes), seldom, False, False), values  # noqa: FBT003 - as its definition
+    must_look = op.expected > reached.get(stream, 0)
     if must_look:
         values += (stream, op.expected)
-    return _insert_alone(len(envelopes), seldom, stream is not None, must_look), values
+    return _insert_alone(len(envelopes), seldom, True, must_look), values  # noqa: FBT003 - as above
 
 
 @cache

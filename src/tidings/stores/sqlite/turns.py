@@ -7,37 +7,22 @@ import threading
 from typing import Any
 
 from tidings.core.operations import Op
+from tidings.stores.rounds import Rounds
 
 
-class Turn:
+class Turn(Rounds):
     """What one event loop submitted in its current round.
 
     Attributes:
-        loop: Which one.
         jobs: Operations with the futures of their callers.
-        taken: True when one of them was committed alone in this round: another one would be the second.
-        crowded: True when there were several of late, so that the first one waits for the others.
     """
 
-    __slots__ = ("crowded", "jobs", "loop", "taken")
+    __slots__ = ("jobs",)
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Args: loop: whose."""
-        self.loop = loop
+        super().__init__(loop)
         self.jobs: list[tuple[Op, asyncio.Future[Any]]] = []
-        self.taken = self.crowded = False
-
-    def is_free(self) -> bool:
-        """True for the first one of a round that is likely to be the only one."""
-        return not (self.jobs or self.taken or self.crowded)
-
-    def take(self) -> None:
-        """Somebody commits alone in this round."""
-        self.taken = True
-        self.loop.call_soon(self._end)
-
-    def _end(self) -> None:
-        self.taken = False
 
 
 class Turns(threading.local):

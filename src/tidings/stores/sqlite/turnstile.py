@@ -32,7 +32,7 @@ class Turnstile:
             return
         fcntl.flock(self._fd, fcntl.LOCK_EX)
         self._is_inside = True
-        if self._is_to_look():
+        if time.monotonic() - self._looked > _LOOK_EVERY:
             self._follow()
 
     def _follow(self) -> None:
@@ -43,9 +43,6 @@ class Turnstile:
             os.close(self._fd)
             self._fd = fd
         self._looked = time.monotonic()
-
-    def _is_to_look(self) -> bool:
-        return time.monotonic() - self._looked > _LOOK_EVERY
 
     def _is_there(self) -> bool:
         mine = os.fstat(self._fd)
@@ -61,7 +58,7 @@ class Turnstile:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        if self._is_to_look():
+        if time.monotonic() - self._looked > _LOOK_EVERY:
             if not self._is_there():
                 self.leave()
                 return False

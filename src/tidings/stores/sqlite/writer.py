@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 from tidings.core.operations import Op
 from tidings.errors import NotOpen, Overloaded
-from tidings.stores.sqlite.apply import is_durable
 from tidings.stores.sqlite.committer import Committer, Outcome
 from tidings.stores.sqlite.transaction import SqliteTransaction
 from tidings.stores.sqlite.turns import Turn, Turns
@@ -28,6 +27,8 @@ MOST_WAITING = 100_000
 """Operations that may wait; one more is refused."""
 BATCH = 1000
 """Operations in one commit at most."""
+BATCH_HERE = 100
+"""The same where an event loop commits itself, which does nothing else meanwhile."""
 
 
 class _Begin(NamedTuple):
@@ -44,6 +45,8 @@ class _End(NamedTuple):
 
 
 _STOP = object()
+_LOOK = None
+"""Has the thread look for what there is to do."""
 _Future = asyncio.Future[Any] | Reply | None
 _Job = tuple[Any, _Future]
 
@@ -80,21 +83,18 @@ class Writer:
         """Commit an operation of the running loop, here and now if nobody else writes.
 
         Two thread switches take as long as a quick commit, and waiting for the end of the loop's turn costs a round of
-        it; but several operations of one turn share one commit on the writer's thread.
+        it; but several operations of one turn share one commit.
         """
         turn = self._turns.here()
         self._check(len(turn.jobs))
-        if not turn.is_free():
-            turn.crowded |= turn.taken
-        else:
-            turn.take()  # before the commit wakes others: what they write then is of another round
-            if (done := self._commit_here(op, turn.loop)) is not None:
-                if is_durable(op) and not self._committer.changes.volatile:  # else it took no time, and more follows
-                    await asyncio.sleep(0)  # the others of the loop go on
-                result, error = done
-                if error is not None:
-                    raise error
-                return result
+        # Asked before the commit wakes others: what they write then is of another round.
+        if not turn.jobs and turn.is_alone() and (done := self._commit_here((op,), turn.loop)) is not None:
+            if turn.is_long():
+                await asyncio.sleep(0)
+            [(result, error)] = done
+            if error is not None:
+                raise error
+            return result
         future: asyncio.Future[Any] = turn.loop.create_future()
         turn.jobs.append((op, future))
         if len(turn.jobs) == 1:
@@ -104,29 +104,32 @@ class Writer:
     def _end_turn(self, turn: Turn) -> None:
         jobs = turn.jobs
         turn.jobs, turn.crowded = [], len(jobs) > 1
-        if len(jobs) == 1 and (done := self._commit_here(jobs[0][0], turn.loop)) is not None:
-            _resolve([(jobs[0][1], done)])
-            return
+        if len(jobs) <= BATCH_HERE:
+            done = self._commit_here([op for op, _ in jobs], turn.loop)
+            if done is not None:
+                _resolve([(future, outcome) for (_, future), outcome in zip(jobs, done, strict=True)])
+                return
         self._stash.extend(jobs)
-        self._put(None, None)
+        self._put(_LOOK, None)
 
-    def _commit_here(self, op: Op, loop: asyncio.AbstractEventLoop) -> Outcome | None:
-        """Commit one operation on the thread of its event loop; None when somebody else is writing, or it may last."""
+    def _commit_here(self, ops: Sequence[Op], loop: asyncio.AbstractEventLoop) -> Sequence[Outcome] | None:
+        """Commit operations on the thread of their event loop; None when somebody else is writing, or it may last."""
         if self._closed or self._waiting or not self._queue.empty() or not self._owner.acquire(blocking=False):
             return None
         try:
-            done = self._committer.commit_at_once(op)
-            news = self._news((op,), *done) if done is not None else None
+            done = self._committer.commit_at_once(ops)
+            news = self._news(ops, done[0]) if done is not None and done[1] else None
         finally:
             self._release()
         if done is None:
             return None
         if news is not None:
-            if (room := self._rooms.of(loop)) is not None:
+            if (room := self._rooms.get(loop)) is not None:
                 room.wake(*news)
             self._tell(news, {loop})
-        self._look_at_wal()
-        return done[0][0]
+        if self._committer.checkpoint_is_due:
+            self._queue.put((_LOOK, None))
+        return done[0]
 
     def write_now(self, op: Op) -> Any:
         """Commit an operation, on this thread if nobody else is writing."""
@@ -136,33 +139,27 @@ class Writer:
             self._put(op, reply)
             return reply.wait()
         try:
-            done = self._committer.commit_all((op,))
-            news = self._news((op,), *done)
+            [(result, error)], grew = self._committer.commit_all((op,))
+            news = self._news((op,), ((result, error),)) if grew else None
         finally:
             self._release()
-        result, error = done[0][0]
         if error is not None:
             raise error
         if news is not None:
             self._tell(news)
-        self._look_at_wal()
+        if self._committer.checkpoint_is_due:
+            self._queue.put((_LOOK, None))
         return result
 
-    def _news(self, ops: Sequence[Op], outcomes: Sequence[Outcome], grew: bool) -> News | None:  # noqa: FBT001 - as returned
-        """What a commit has appended, if somebody here wants to know; None where readers have no reason to look."""
-        if not grew:
-            return None
+    def _news(self, ops: Sequence[Op], outcomes: Sequence[Outcome]) -> News:
+        """What a commit has appended, as far as somebody here wants to know."""
         return self._committer.changes.news(ops, outcomes) if self._rooms else UNKNOWN
 
     def _tell(self, news: News, told: AbstractSet[Any] = frozenset()) -> None:
         """After a commit: wake who waits, except in loops that were told."""
-        self._rooms.wake(told, *news)
+        if self._rooms:
+            self._rooms.wake(told, *news)
         self._ring()
-
-    def _look_at_wal(self) -> None:
-        """After a commit on the thread of a caller: have the writer's thread make a checkpoint where one is due."""
-        if self._committer.checkpoint_is_due:
-            self._queue.put((None, None))
 
     def begin_at_once(self) -> SqliteTransaction | None:
         """Begin a transaction for an async caller without waiting for anything; None when somebody else is writing."""
@@ -210,7 +207,8 @@ class Writer:
                 self._release()
             if grew:
                 self._tell(UNKNOWN)
-            self._look_at_wal()
+            if self._committer.checkpoint_is_due:
+                self._queue.put((_LOOK, None))
 
     def close(self) -> None:
         """Finish what waits, and end the thread."""
@@ -262,7 +260,7 @@ class Writer:
     def _release(self) -> None:
         self._owner.release()
         if self._waiting:
-            self._queue.put((None, None))  # the thread found the connection in use; it can go on now
+            self._queue.put((_LOOK, None))  # the thread found the connection in use; it can go on now
 
     # ---- the thread --------------------------------------------------------------------------------------------------
 
@@ -278,7 +276,7 @@ class Writer:
                     self._end(request, job[1])
                 elif request is _STOP:
                     stopping = True
-                elif request is not None:
+                elif request is not _LOOK:
                     stash.append(job)
                 if queue.empty() or len(stash) >= MOST_WAITING:
                     break
@@ -313,7 +311,7 @@ class Writer:
                 batch.append(stash.popleft())
             ops = [job[0] for job in batch]
             outcomes, grew = self._committer.commit_all(ops)
-            news = self._news(ops, outcomes, grew)
+            news = self._news(ops, outcomes) if grew else None
             results = [(job[1], outcome) for job, outcome in zip(batch, outcomes, strict=True)]
             if not stash and not self._committer.checkpoint_is_due:
                 self._owner.release()  # before telling: a lone caller then commits its next one by itself
@@ -369,7 +367,7 @@ class Writer:
         told: set[Any] = set()
         for loop, waiting in loops.items():
             try:
-                room = None if news is None else self._rooms.of(loop)
+                room = None if news is None else self._rooms.get(loop)
                 loop.call_soon_threadsafe(_resolve, waiting, room, news or UNKNOWN)
             except RuntimeError:  # the loop was closed; nobody waits there
                 continue

@@ -142,12 +142,12 @@ def nobody_else_writes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows of other processes are not entered before an id is looked up."""
 
     def follow(self: Ids, connection: sqlite3.Connection, checked: int, head: int) -> None:
-        self._followed = max(self._followed, checked)
+        self.followed = max(self.followed, checked)
         connection.execute(
             "INSERT OR IGNORE INTO tidings_id SELECT id, source, position FROM tidings_log WHERE position > ?",
-            (self._followed,),
+            (self.followed,),
         )
-        self._followed = head
+        self.followed = head
 
     monkeypatch.setattr(Ids, "follow", follow)
 
