@@ -1,8 +1,9 @@
 """The writer: one thread that commits for everybody, all that waits at once.
 
 While one commit is flushed to the disk, the next batch collects by itself; nobody waits on purpose. A caller that may
-block commits on its own thread when nobody else is writing, which saves two thread switches. A transaction borrows the
-write connection: its statements run on the thread of its caller, and only its commit comes back here.
+block commits on its own thread when nobody else is writing, and so does an event loop while commits are quick, which
+saves two thread switches. A transaction borrows the write connection: its statements run on the thread of its caller,
+and only its commit comes back here.
 """
 
 from __future__ import annotations
