@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tidings.core.arrival import DEADLINE
@@ -57,6 +57,7 @@ class Direct:
         if not public:
             return envelopes
         self._check(public)
+        self._under_way += len(public)
         try:
             async with asyncio.timeout(DEADLINE):
                 outbound = self._outbound or await self._connect()
@@ -73,6 +74,8 @@ class Direct:
         except Dead as error:
             cure = "leave it out; what was published with it is there, unless it was refused too"
             raise BrokerRefused(str(error), cure) from None
+        finally:
+            self._under_way -= len(public)
         return [each for each in envelopes if not leaves(each, self._own)]
 
     def _check(self, public: Sequence[Envelope]) -> None:
@@ -126,25 +129,18 @@ class Direct:
         """Carry it behind what was published of its key before."""
         key = envelope.key
         if key is None:
-            await self._count(outbound.carry(envelope))
+            await outbound.carry(envelope)
             return
         before, mine = self._last.get(key), asyncio.get_running_loop().create_future()
         self._last[key] = mine
         try:
             if before is not None:
                 await asyncio.wait((before,))
-            await self._count(outbound.carry(envelope))
+            await outbound.carry(envelope)
         finally:
             mine.set_result(None)
             if self._last[key] is mine:
                 del self._last[key]
-
-    async def _count(self, carrying: Awaitable[None]) -> None:
-        self._under_way += 1
-        try:
-            await carrying
-        finally:
-            self._under_way -= 1
 
     async def close(self) -> None:
         """Disconnect; whoever publishes afterwards connects again."""

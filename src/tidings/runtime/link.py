@@ -68,7 +68,7 @@ class Link:
             claims=claims,
         )
         self.outbound = Outbound(app, broker, opened, clock, claims)
-        self.wanted = Wanted(app, store, self.outbound.carry, clock)
+        self.wanted = Wanted(app, store, self.outbound.carry_all, clock)
         retried = () if claims is None else (again(store, claims),)
         self.subscriptions = (self.outbound.subscription, self.wanted.subscription, *retried)
 

@@ -81,6 +81,17 @@ class Outbound:
         Raises:
             Dead: It never will.
         """
+        await self._carry(envelope, self.alone)
+
+    async def carry_all(self, envelopes: Sequence[Envelope]) -> None:
+        """Return once the broker has them all, which go out together.
+
+        Raises:
+            Dead: One of them it never will have.
+        """
+        await asyncio.gather(*(self._carry(each, lambda: False) for each in envelopes))
+
+    async def _carry(self, envelope: Envelope, alone: Callable[[], bool]) -> None:
         await self._opened.wait()
         claims, sent, pause = self._claims, envelope, SHORTEST
         leave = claims is not None and len(envelope.data) > claims.over
@@ -89,7 +100,7 @@ class Outbound:
             try:
                 if leave and claims is not None and sent is envelope:
                     sent = await claims.leave(envelope)
-                result = await self._publish(sent)
+                result = await self._publish(sent, alone)
             except BrokerUnavailable as error:
                 result = Unknown(str(error))
             if isinstance(result, Confirmed):
@@ -107,13 +118,13 @@ class Outbound:
         cure = f"; {CURE}" if result.too_large and self._claims is None else ""
         return f"{self._broker.guarantees.name}: {result.reason}{cure}"
 
-    async def _publish(self, envelope: Envelope) -> Result:
+    async def _publish(self, envelope: Envelope, alone: Callable[[], bool]) -> Result:
         """Publish it with what else is ready in this round of the event loop: who comes first does it for all."""
         if self._others is not None:
             future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
             self._others.append((envelope, future))
             return await future
-        if self.alone():
+        if alone():
             return (await self._hand_over([envelope]))[0]
         others = self._others = list[tuple[Envelope, asyncio.Future[Result]]]()
         results: Sequence[Result] = ()

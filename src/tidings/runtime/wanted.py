@@ -7,9 +7,8 @@ what it was: where it is known already, nothing happens; and since it carries it
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from tidings.core.attributes import STATE_AGAIN, STATES_WANTED
@@ -55,8 +54,10 @@ class Wanted:
         subscription: Answers; to run like any other.
     """
 
-    def __init__(self, app: str, store: Store, carry: Callable[[Envelope], Awaitable[None]], clock: Clock) -> None:
-        """Args: app: its name. carry: publishes an envelope at the broker, and returns once it has it."""
+    def __init__(
+        self, app: str, store: Store, carry: Callable[[Sequence[Envelope]], Awaitable[None]], clock: Clock
+    ) -> None:
+        """Args: app: its name. carry: publishes envelopes at the broker, and returns once it has them."""
         self._app = app
         self._store = store
         self._carry = carry
@@ -90,8 +91,7 @@ class Wanted:
             page = [Envelope(*row) for row in rows]
             after = page[-1].key or ""
             own = [each for each in page if each.source == self._app]
-            again = [self._seal(STATE_AGAIN, topic, each.key, to_json(each)) for each in own]
-            await asyncio.gather(*map(self._carry, again))
+            await self._carry([self._seal(STATE_AGAIN, topic, each.key, to_json(each)) for each in own])
             count += len(own)
         if count:
             log.info("%s: sent %d current states of %s to %s", self._app, count, wanted.state, request.source)

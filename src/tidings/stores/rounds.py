@@ -18,34 +18,38 @@ class Rounds:
         crowded: True when several wrote in one round of late, so that the first one of the next waits for the others.
     """
 
-    __slots__ = ("_alone", "_before", "_since", "crowded", "loop")
+    __slots__ = ("_alone", "_before", "_is_new", "_since", "crowded", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Args: loop: whose."""
         self.loop = loop
         self.crowded = False
         self._alone: asyncio.Task[Any] | None = None  # who wrote first in this round
-        self._before = 0  # the id of who did so in the one before
         self._since = 0.0  # when that was
+        self._before = 0  # the id of who did so in the last one
+        self._is_new = False  # not the same
 
     def is_alone(self) -> bool:
-        """True where nobody but the running task has written in this round, and that is likely to stay so."""
+        """True where nobody but the running task has written in this round, and that is likely to stay so.
+
+        A task that wrote first in the last round, too, may write again and again; another one once, until the others
+        had their turn to show that they want to write.
+        """
         if self.crowded:
             return False
         task = asyncio.current_task(self.loop)
         if self._alone is None:
             self._alone = task
-            self._since = time.monotonic() if self._before == id(task) else 0.0
+            self._since = time.monotonic()
+            self._is_new = self._before != id(task)
             self._before = id(task)
             self.loop.call_soon(self._end)
+            return True
         self.crowded = self._alone is not task
-        return not self.crowded
+        return not self.crowded and not self._is_new
 
     def is_long(self) -> bool:
-        """True when it is the turn of the others: after a while, and where a task writes that did not before.
-
-        So who else wants to write is known before a task does so again and again.
-        """
+        """True when the others have waited for their turn long enough."""
         return time.monotonic() - self._since > LONGEST
 
     def _end(self) -> None:

@@ -43,11 +43,15 @@ async def broker(tmp_path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Slo
     await broker.close()
 
 
-def carrying(broker: Slow, count: int) -> tuple[list[str], list[asyncio.Task[None]]]:
-    """The ids of so many messages, and the tasks that carry them."""
+def carrier_of(broker: Slow) -> Outbound:
     opened = asyncio.Event()
     opened.set()
-    carrier, sent = Outbound("shop", broker, opened, Clock()), [envelope("orders", f"k-{at}") for at in range(count)]
+    return Outbound("shop", broker, opened, Clock())
+
+
+def carrying(broker: Slow, count: int) -> tuple[list[str], list[asyncio.Task[None]]]:
+    """The ids of so many messages, and the tasks that carry them."""
+    carrier, sent = carrier_of(broker), [envelope("orders", f"k-{at}") for at in range(count)]
     return [each.id for each in sent], [asyncio.ensure_future(carrier.carry(each)) for each in sent]
 
 
@@ -56,6 +60,16 @@ async def test_what_is_ready_goes_out_together(broker: Slow) -> None:
     broker.may_go_on.set()
     await asyncio.gather(*tasks)
     assert broker.calls == [ids]
+
+
+async def test_what_is_carried_at_once_goes_out_together_though_nothing_else_is_about_to_be_carried(
+    broker: Slow,
+) -> None:
+    carrier, sent = carrier_of(broker), [envelope("orders", f"k-{at}") for at in range(5)]
+    carrier.alone = lambda: True
+    broker.may_go_on.set()
+    await carrier.carry_all(sent)
+    assert broker.calls == [[each.id for each in sent]]
 
 
 async def test_a_call_that_fails_is_made_again_for_all(broker: Slow) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -62,6 +62,7 @@ class SqsBroker:
         self._intake: Intake | None = None
         self._calls: ThreadPoolExecutor | None = None
         self._places: dict[str, Place] = {}
+        self._placing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # held by who makes one
         self._queues: dict[str, Queue] = {}
 
     async def open(self) -> None:
@@ -212,13 +213,14 @@ class SqsBroker:
             self._places.pop(topic, None)  # looked up, or declared, again when it is published again
 
     async def _place(self, topic: str, deadline: float) -> Place:
-        place = self._places.get(topic)
-        if place is None:
-            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+        if topic in self._places:
+            return self._places[topic]
+        async with asyncio.timeout(max(0.0, deadline - time.monotonic())), self._placing[topic]:
+            if topic not in self._places:  # who came first has not made it meanwhile
                 if (whose := addressee(topic)) is not None:  # it may never have run, and must not miss it
                     await self._call(Declaring(self._open, self._settings, whose).queue, topic)
-                place = self._places[topic] = await self._call(self._declaring.topic, topic)
-        return place
+                self._places[topic] = await self._call(self._declaring.topic, topic)
+            return self._places[topic]
 
     def _redeclare(self, queue: Queue) -> Queue:
         self._places.pop(queue.topic, None)

@@ -47,6 +47,20 @@ async def test_entries_that_fail_under_http_200_are_told_by_name(connect, meddle
     assert (found[1].reason, found[3].reason) == ("InvalidParameter: no", "InternalError: no")
 
 
+async def test_those_who_publish_to_a_new_topic_at_once_make_it_together(connect, meddler, meddled):
+    actions = []
+
+    def note(action, _, answer):
+        actions.append(action)
+        return answer
+
+    meddler.change = note
+    shop = await connect("shop", at=meddled)
+    found = await asyncio.gather(*(shop.publish([envelope("brandnew", f"k-{n}")]) for n in range(20)))
+    assert found == [[Confirmed()]] * 20
+    assert actions.count("CreateTopic") == 1
+
+
 async def test_an_entry_of_which_the_answer_says_nothing_is_unknown(connect, meddler, meddled):
     meddler.change = lambda action, _, answer: (
         (200, re.sub(rb"<member><Id>0</Id>.*?</member>", b"", answer[1])) if action == "PublishBatch" else answer
