@@ -48,28 +48,28 @@ def lone_insert(op: Append, reached: Mapping[str, int]) -> tuple[str, list[Any]]
     stream = envelopes[0].stream
     if (stream is None) is not (version == ANY) or (stream is not None and stream.startswith(STATES)):
         return None
-    seldom = rows.has_seldom(envelopes[0])
+    width = 0
     values: list[Any] = []
     for envelope in envelopes:
-        if envelope.stream != stream or envelope.version is not None:
-            return None
-        if not seldom and values and rows.has_seldom(envelope):
+        row = rows.unplaced(envelope)
+        if envelope.stream != stream or envelope.version is not None or (width and width != len(row)):
             return None  # all rows of a statement have the same columns
-        values += rows.unplaced(envelope, seldom)
+        width = len(row)
+        values += row
         if stream is not None:
             version += 1
             values += (stream, version)
     if stream is None:
-        return _insert_alone(len(envelopes), seldom, False, False), values  # noqa: FBT003 - as its definition
+        return _insert_alone(len(envelopes), width, False, False), values  # noqa: FBT003 - as its definition
     must_look = op.expected > reached.get(stream, 0)
     if must_look:
         values += (stream, op.expected)
-    return _insert_alone(len(envelopes), seldom, True, must_look), values  # noqa: FBT003 - as above
+    return _insert_alone(len(envelopes), width, True, must_look), values  # noqa: FBT003 - as above
 
 
 @cache
-def _insert_alone(count: int, with_seldom: bool, with_stream: bool, must_look: bool) -> str:  # noqa: FBT001 - a key
-    names = rows.columns(with_seldom, with_stream)
+def _insert_alone(count: int, width: int, with_stream: bool, must_look: bool) -> str:  # noqa: FBT001 - a key
+    names = rows.columns(width, with_stream)
     values = ",".join((f"({','.join('?' * len(names))})",) * count)
     insert = f"INSERT INTO tidings_log ({','.join(names)})"
     if not must_look:

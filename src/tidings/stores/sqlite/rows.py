@@ -21,30 +21,23 @@ Rows = dict[str, list[list[Any]]]
 
 def put(rows: Rows, envelope: Envelope, position: int, stream: str | None, version: int | None) -> None:
     """Add a row of one envelope, at a place in the log and in a stream, where it has one."""
-    with_seldom, with_stream = has_seldom(envelope), version is not None
-    row = unplaced(envelope, with_seldom)
-    if with_stream:
+    row = unplaced(envelope)
+    width = len(row)
+    if version is not None:
         row += (stream, version)
     row.append(position)
-    sql = _insert(with_seldom, with_stream)
+    sql = _insert(width, version is not None)
     if sql in rows:
         rows[sql].append(row)
     else:
         rows[sql] = [row]
 
 
-def has_seldom(envelope: Envelope) -> bool:
-    """True where the envelope has one of the attributes that most do not have."""
-    return (
-        envelope.correlation is not None
-        or envelope.causation is not None
-        or envelope.traceparent is not None
-        or envelope.headers is not None
-    )
+def unplaced(envelope: Envelope) -> list[Any]:
+    """The values of an envelope whose position SQLite gives, without stream and version.
 
-
-def unplaced(envelope: Envelope, with_seldom: bool) -> list[Any]:  # noqa: FBT001 - a part of the key of statements
-    """The values of an envelope whose position SQLite gives, without stream and version."""
+    What most envelopes do not have follows where this one has some of it.
+    """
     row = [
         envelope.id,
         envelope.source,
@@ -56,18 +49,23 @@ def unplaced(envelope: Envelope, with_seldom: bool) -> list[Any]:  # noqa: FBT00
         envelope.time,
         bytearray(envelope.data),
     ]
-    if with_seldom:
+    if (
+        envelope.correlation is not None
+        or envelope.causation is not None
+        or envelope.traceparent is not None
+        or envelope.headers is not None
+    ):
         row += (envelope.correlation, envelope.causation, envelope.traceparent, envelope.headers)
     return row
 
 
 @cache
-def columns(with_seldom: bool, with_stream: bool) -> tuple[str, ...]:  # noqa: FBT001 - as above
-    """The columns of `unplaced`, and then those of the stream."""
-    return (*_ALWAYS, *(_SELDOM if with_seldom else ()), *(("stream", "version") if with_stream else ()))
+def columns(width: int, with_stream: bool) -> tuple[str, ...]:  # noqa: FBT001 - a part of the key of statements
+    """The columns of what `unplaced` gives so many values of, and then those of the stream."""
+    return (*(_ALWAYS + _SELDOM)[:width], *(("stream", "version") if with_stream else ()))
 
 
 @cache
-def _insert(with_seldom: bool, with_stream: bool) -> str:  # noqa: FBT001 - as above
-    names = (*columns(with_seldom, with_stream), "position")
+def _insert(width: int, with_stream: bool) -> str:  # noqa: FBT001 - as above
+    names = (*columns(width, with_stream), "position")
     return f"INSERT INTO tidings_log ({','.join(names)}) VALUES ({','.join('?' * len(names))})"
