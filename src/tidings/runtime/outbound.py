@@ -60,6 +60,7 @@ class Outbound:
         self._claims = claims
         self.alone: Callable[[], bool] = lambda: False
         self._others: list[tuple[Envelope, asyncio.Future[Result]]] | None = None  # what goes out with the first one
+        self._together = 0  # calls of `carry_all` under way
         self._complained = 0.0
         self.subscription = Subscription(
             GROUP,
@@ -81,17 +82,6 @@ class Outbound:
         Raises:
             Dead: It never will.
         """
-        await self._carry(envelope, self.alone)
-
-    async def carry_all(self, envelopes: Sequence[Envelope]) -> None:
-        """Return once the broker has them all, which go out together.
-
-        Raises:
-            Dead: One of them it never will have.
-        """
-        await asyncio.gather(*(self._carry(each, lambda: False) for each in envelopes))
-
-    async def _carry(self, envelope: Envelope, alone: Callable[[], bool]) -> None:
         await self._opened.wait()
         claims, sent, pause = self._claims, envelope, SHORTEST
         leave = claims is not None and len(envelope.data) > claims.over
@@ -100,7 +90,7 @@ class Outbound:
             try:
                 if leave and claims is not None and sent is envelope:
                     sent = await claims.leave(envelope)
-                result = await self._publish(sent, alone)
+                result = await self._publish(sent)
             except BrokerUnavailable as error:
                 result = Unknown(str(error))
             if isinstance(result, Confirmed):
@@ -114,17 +104,29 @@ class Outbound:
             await asyncio.sleep(pause * (0.5 + self._clock.draw() / 2))
             pause = min(LONGEST, pause * 2)
 
+    async def carry_all(self, envelopes: Sequence[Envelope]) -> None:
+        """Return once the broker has them all, which go out together.
+
+        Raises:
+            Dead: One of them it never will have.
+        """
+        self._together += 1
+        try:
+            await asyncio.gather(*map(self.carry, envelopes))
+        finally:
+            self._together -= 1
+
     def _refusal(self, result: Rejected) -> str:
         cure = f"; {CURE}" if result.too_large and self._claims is None else ""
         return f"{self._broker.guarantees.name}: {result.reason}{cure}"
 
-    async def _publish(self, envelope: Envelope, alone: Callable[[], bool]) -> Result:
+    async def _publish(self, envelope: Envelope) -> Result:
         """Publish it with what else is ready in this round of the event loop: who comes first does it for all."""
         if self._others is not None:
             future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
             self._others.append((envelope, future))
             return await future
-        if alone():
+        if not self._together and self.alone():
             return (await self._hand_over([envelope]))[0]
         others = self._others = list[tuple[Envelope, asyncio.Future[Result]]]()
         results: Sequence[Result] = ()

@@ -137,6 +137,7 @@ class SqsBroker:
         calls, clients, intake = self._calls, self._clients, self._intake
         self._calls = self._clients = self._intake = None
         self._queues, self._places = {}, {}
+        self._placing.clear()  # locks are of one event loop
         if calls is None:
             return
         if intake is not None:
