@@ -42,14 +42,9 @@ class Originals:
         database, wal = self._open
         if database is None or wal is None:
             return self._looked_at_closely()
-        try:  # as `_state` does, without the call
-            found = os.stat(self._folder)  # noqa: PTH116 - as a string, like all of this
-            is_as_seen = (found.st_ino, found.st_dev, found.st_ctime_ns) == self._seen
-        except OSError:
-            is_as_seen = False
-        if not is_as_seen:
-            now = time.time_ns()
-            folder = _state(self._folder)  # before the files: what changes after this is seen the next time
+        now = time.time_ns()
+        folder = _state(self._folder)  # before the files: what changes after this is seen the next time
+        if folder != self._seen:
             if _place(database) != self._paths[0] or _place(wal) != self._paths[1]:
                 return self._looked_at_closely()
             if folder is not None and now - folder[2] > _SETTLED:

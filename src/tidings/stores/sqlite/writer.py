@@ -128,8 +128,7 @@ class Writer:
             if (room := self._rooms.get(loop)) is not None:
                 room.wake(*news)
             self._tell(news, {loop})
-        if self._committer.checkpoint_is_due:
-            self._queue.put((_LOOK, None))
+        self._look_at_wal()
         return done[0]
 
     def write_now(self, op: Op) -> Any:
@@ -148,8 +147,7 @@ class Writer:
             raise error
         if news is not None:
             self._tell(news)
-        if self._committer.checkpoint_is_due:
-            self._queue.put((_LOOK, None))
+        self._look_at_wal()
         return result
 
     def _news(self, ops: Sequence[Op], outcomes: Sequence[Outcome]) -> News:
@@ -161,6 +159,11 @@ class Writer:
         if self._rooms:
             self._rooms.wake(told, *news)
         self._ring()
+
+    def _look_at_wal(self) -> None:
+        """After a commit on the thread of a caller: have the writer's thread make a checkpoint where one is due."""
+        if self._committer.checkpoint_is_due:
+            self._queue.put((_LOOK, None))
 
     def begin_at_once(self) -> SqliteTransaction | None:
         """Begin a transaction for an async caller without waiting for anything; None when somebody else is writing."""
@@ -208,8 +211,7 @@ class Writer:
                 self._release()
             if grew:
                 self._tell(UNKNOWN)
-            if self._committer.checkpoint_is_due:
-                self._queue.put((_LOOK, None))
+            self._look_at_wal()
 
     def close(self) -> None:
         """Finish what waits, and end the thread."""
