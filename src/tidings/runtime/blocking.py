@@ -108,7 +108,11 @@ class Blocking:
         headers: Mapping[str, str] | None = None,
     ) -> int:
         """See `App.publish`."""
-        return finish((self._verbs or self._open).publish(messages, after, at, id, headers))
+        verbs = self._verbs or self._open
+        if verbs.direct is not None:
+            return finish(verbs.publish(messages, after, at, id, headers))
+        op = verbs.appending(messages, after, at, id, headers)
+        return verbs.store.write_now(op).positions[-1] if op.envelopes else 0
 
     def send(self, command: object, *, after: float | timedelta | None = None, at: datetime | None = None) -> int:
         """See `App.send`."""

@@ -68,9 +68,9 @@ class Clock:
         unix_ms = (self.now() if now is None else now) // 1000
         made_for, head = self._head
         if made_for != unix_ms:
-            head = "%08x-%04x-%s" % (unix_ms >> 16, unix_ms & 0xFFFF, self._middle)  # noqa: UP031 - as below
+            head = f"{unix_ms >> 16:08x}-{unix_ms & 0xFFFF:04x}-{self._middle}"
             self._head = (unix_ms, head)
-        return head + "%012x" % next(self._numbers)  # noqa: UP031 - a third faster than an f-string
+        return head + next(self._numbers).to_bytes(6).hex()
 
     def due(self, after: float | timedelta | None, at: datetime | None) -> int | None:
         """The wall time meant by `after` (seconds from now) or `at` (an aware datetime); None when neither is given.

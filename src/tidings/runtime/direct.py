@@ -44,7 +44,7 @@ class Direct:
         self._under_way = 0
         self._last: dict[str, asyncio.Future[None]] = {}  # key -> done once its newest message is there, or given up
 
-    async def publish(self, envelopes: list[Envelope]) -> list[Envelope]:
+    async def publish(self, envelopes: Sequence[Envelope]) -> Sequence[Envelope]:
         """Return once the broker has what is for it, with what is left for the app's own log.
 
         Raises:
@@ -167,7 +167,7 @@ class Beside:
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"tidings-publish-{app.name}", daemon=True)
         self._thread.start()
 
-    async def publish(self, envelopes: list[Envelope]) -> list[Envelope]:
+    async def publish(self, envelopes: Sequence[Envelope]) -> Sequence[Envelope]:
         """See `Direct.publish`. It never suspends, but blocks."""
         return self._wait_for(self._direct.publish(envelopes))
 

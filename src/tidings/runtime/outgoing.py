@@ -15,7 +15,7 @@ from tidings.runtime.clock import Clock
 HANDLING: ContextVar[Seen | None] = ContextVar("tidings.handling", default=None)
 """The message being handled right now: what is published meanwhile is caused by it."""
 
-Direct = Callable[[list[Envelope]], Awaitable[list[Envelope]]]
+Direct = Callable[[Sequence[Envelope]], Awaitable[Sequence[Envelope]]]
 """Gives a broker what is for it, and returns what is left for the log of the app."""
 
 _Plan = tuple[MessageType, Callable[[Any], bytes], str | None, tuple[str, ...]]

@@ -210,7 +210,7 @@ class OpenTransaction:
         """Append what was published, and commit; returns the last position, 0 if nothing was published."""
         self.closed = True
         if self.outbox and self._direct is not None:
-            self.outbox = await self._direct(self.outbox)
+            self.outbox = [*await self._direct(self.outbox)]
         position = 0
         if self.outbox or self.later:
             if self.raw is None:

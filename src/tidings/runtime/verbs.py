@@ -105,7 +105,7 @@ class Verbs:
         self._write_op = write
         self._begin = begin
         self._sleep = sleep
-        self._direct = direct
+        self.direct = direct
         self._answers = Answers(store, sleep)
 
     def _write(self, op: Op, verb: str) -> Awaitable[Any]:
@@ -126,21 +126,36 @@ class Verbs:
         verb: str = "publish",
     ) -> int:
         """See `App.publish`."""
+        op = self.appending(messages, after, at, id, headers, verb)
+        if self.direct is not None and op.due is None:
+            op = Append(await self.direct(op.envelopes), ANY, None, op.fresh)
+        if not op.envelopes:
+            return 0
+        appended: Appended = await self._write_op(op)
+        return appended.positions[-1]
+
+    def appending(
+        self,
+        messages: Sequence[object],
+        after: float | timedelta | None,
+        at: datetime | None,
+        id: str | None,
+        headers: Mapping[str, str] | None,
+        verb: str = "publish",
+    ) -> Append:
+        """What `publish` has the store append, where no broker takes it directly."""
         due = self.clock.due(after, at) if after is not None or at is not None else None
+        outgoing = self.outgoing
         if id is None and headers is None:
-            envelope = self.outgoing.envelope
-            envelopes = [envelope(messages[0])] if len(messages) == 1 else [envelope(message) for message in messages]
+            if len(messages) == 1:
+                envelopes = [outgoing.envelope(messages[0])]
+            else:
+                envelopes = [outgoing.envelope(message) for message in messages]
         else:
-            envelopes = self.outgoing.envelopes(messages, id=id, headers=headers)
+            envelopes = outgoing.envelopes(messages, id=id, headers=headers)
         if OPEN.get() is not None:
             self._check_free(verb)
-        if self._direct is not None and due is None:
-            envelopes = await self._direct(envelopes)
-        if not envelopes:
-            return 0
-        fresh = id is None and self.outgoing.fresh
-        appended: Appended = await self._write_op(Append(envelopes, ANY, due, fresh))
-        return appended.positions[-1]
+        return Append(envelopes, ANY, due, id is None and outgoing.fresh)
 
     async def send(self, command: object, after: float | timedelta | None, at: datetime | None) -> int:
         """See `App.send`."""
@@ -237,7 +252,7 @@ class Verbs:
 
     def transaction(self) -> OpenTransaction:
         """A transaction of the caller's own."""
-        return OpenTransaction(self.store, self._begin, self.outgoing, self.clock, direct=self._direct)
+        return OpenTransaction(self.store, self._begin, self.outgoing, self.clock, direct=self.direct)
 
     async def receive(self, body: bytes, headers: Mapping[str, str]) -> int:
         """See `App.receive`."""

@@ -9,7 +9,7 @@ from typing import Any
 from tidings.core.envelope import Envelope
 from tidings.core.operations import Append, Appended, Op
 from tidings.errors import StoreGone
-from tidings.stores.sqlite.ids import MOST_BEHIND, Ids
+from tidings.stores.sqlite.ids import Ids
 from tidings.stores.sqlite.presence import Presence
 from tidings.stores.sqlite.rows import Rows
 from tidings.stores.waiting import UNKNOWN, News
@@ -107,11 +107,6 @@ class Changes:
         if len(self.reached) >= _MOST_STREAMS:
             self.reached.clear()
         self.reached.update(versions)
-
-    @property
-    def can_append_alone(self) -> bool:
-        """True while an append may leave the table of ids as it is."""
-        return self.end - self.ids.followed < MOST_BEHIND
 
     def keep_up(self) -> None:
         """Lead the table of ids up, if the log has grown and is far ahead of it; the commit follows."""

@@ -13,31 +13,23 @@ from pathlib import Path
 from typing import Any
 
 from tidings.core.operations import ANY, Append, Appended, Op, Settle
-from tidings.errors import OutcomeUnknown, StoreGone, TidingsError
+from tidings.errors import OutcomeUnknown, TidingsError
 from tidings.stores.sqlite import held, log
 from tidings.stores.sqlite.apply import APPLY, apply_alone, is_durable, is_risky
 from tidings.stores.sqlite.changes import Changes
 from tidings.stores.sqlite.connection import BUSY_SECONDS, connect, impatient, leak
 from tidings.stores.sqlite.failures import code_of, explain, is_the_store_s
-from tidings.stores.sqlite.originals import Originals
+from tidings.stores.sqlite.originals import Nowhere, Originals
 from tidings.stores.sqlite.presence import NoPresence
 from tidings.stores.sqlite.schema import prepare
 from tidings.stores.sqlite.turnstile import Turnstile
+from tidings.stores.sqlite.wal import CHANGE, COMMIT, Wal
 
 Outcome = tuple[Any, BaseException | None]
 """Result and error of an operation."""
 Committed = tuple[list[Outcome], bool]
 """The outcome of each operation, and whether readers should look."""
 
-PASSIVE_AFTER = 4 << 20
-"""Bytes of WAL, estimated, after which a checkpoint copies what no reader needs any more."""
-TRUNCATE_AFTER = 64 << 20
-"""Bytes of WAL after which a checkpoint waits a little for readers, to start the file anew."""
-_PAGE = 4096
-_COMMIT, _CHANGE = 9_000, 900
-"""Bytes of WAL that a commit, and each row in it, are estimated to take."""
-_MOST_SLACK = 4.0
-"""Up to how many times too high an estimate is believed to be: rows that change again and again take one page."""
 _CAREFUL_BATCHES = 64
 _PAUSE = 0.0003
 """Seconds between two looks at a lock that somebody else has."""
@@ -53,7 +45,6 @@ class Committer:
         self.path = path
         self._file = str(path)
         self._turnstile = turnstile
-        self._is_gone = False
         self._volatile = volatile
         turnstile.enter()
         try:
@@ -70,21 +61,51 @@ class Committer:
         self._patience = BUSY_SECONDS  # none while the thread of an event loop commits
         self._pace = QUICK / 2
         self._careful = 0
-        self._since_checkpoint = 0
-        self._slack = 1.0  # estimate over truth, as the last checkpoint found it
+        self.wal = Wal()
         self._changed_before = 0
-        self._lost = self._watch_files()
+        self._watch_files()
 
     # ---- commits -----------------------------------------------------------------------------------------------------
 
     def commit_all(self, ops: Sequence[Op]) -> Committed:
         """Apply operations in order in one commit."""
-        began = time.perf_counter()
+        if len(ops) == 1:
+            try:
+                result, grew = self.commit_one(ops[0])
+            except TidingsError as error:
+                return [(None, error)], False
+            return [(result, None)], grew
         try:
-            alone = self._commit_alone(ops[0]) if len(ops) == 1 and not self._careful else None
-            done = alone or self._commit_together(ops)
+            return self._commit_together(ops)
         except Exception as error:  # noqa: BLE001 - given to each caller
-            done = [(None, explain(error, self._file)) for _ in ops], False
+            return [(None, explain(error, self._file)) for _ in ops], False
+
+    def commit_one(self, op: Op) -> tuple[Any, bool]:
+        """Apply an operation in a commit of its own.
+
+        Returns:
+            Its result, and whether readers should look.
+
+        Raises:
+            TidingsError: It, or the store, failed.
+        """
+        try:
+            done = self._commit_alone(op) if not self._careful else None
+            if done is not None:
+                return done
+            [(result, error)], grew = self._commit_together((op,))
+        except TidingsError:
+            raise
+        except Exception as error:
+            raise explain(error, self._file) from error
+        if error is not None:
+            raise error
+        return result, grew
+
+    def commit_timed(self, ops: Sequence[Op]) -> Committed:
+        """The same, and see how quick commits are here."""
+        began = time.perf_counter()
+        done = self.commit_all(ops)
         self._pace += (time.perf_counter() - began - self._pace) / 8
         return done
 
@@ -94,7 +115,7 @@ class Committer:
             return None
         self._patience = 0.0
         try:
-            done = self.commit_all(ops)  # who is inside may enter again: nobody slips in between
+            done = self.commit_timed(ops)  # who is inside may enter again: nobody slips in between
         finally:
             self._patience = BUSY_SECONDS
         error = done[0][0][1]
@@ -111,7 +132,7 @@ class Committer:
             self._leave()
         return outcomes, self.changes.grew
 
-    def _commit_alone(self, op: Op) -> Committed | None:
+    def _commit_alone(self, op: Op) -> tuple[Any, bool] | None:
         """Commit in the shortest way there is, if there is one: a statement, which SQLite commits by itself.
 
         A call costs a microsecond after the wait for a flush, so there are few on this way.
@@ -121,28 +142,34 @@ class Committer:
         """
         changes = self.changes
         if type(op) is Append:
-            insert = log.lone_insert(op, changes.reached) if changes.can_append_alone else None
+            insert = log.lone_insert(op, changes)
             if insert is None or not self._execute_alone(*insert, len(op.envelopes), durable=True):
                 return None  # or the stream has gone on, or is not that long
             version = None
             if op.expected != ANY:
                 version = op.expected + len(op.envelopes)
                 changes.remember({op.envelopes[0].stream or "": version})
-            return [(Appended(changes.appended(self._cursor.lastrowid or 0, len(op.envelopes)), version), None)], True
+            return Appended(changes.appended(self._cursor.lastrowid or 0, len(op.envelopes)), version), True
         advance = held.lone_advance(op, changes.unmarked) if type(op) is Settle else None
         if advance is None or not self._execute_alone(*advance, durable=self._volatile or is_durable(op)):
             return None
-        return [(Appended(()), None)], False
+        return Appended(()), False
 
     def _execute_alone(self, sql: str, values: Sequence[Any], count: int, *, durable: bool) -> bool:
         """Execute a statement that is a commit by itself; False when it did not change so many rows."""
-        self._turnstile.enter()
+        turnstile = self._turnstile
+        turnstile.enter()
         try:
-            if durable and (lost := self._lost()):  # else nothing is acknowledged that could be gone with the files
-                raise self._gone(lost)
+            if durable:  # else nothing is acknowledged that could be gone with the files
+                self._check_files(turnstile.entered)
             if durable is not self._durable:
                 self._flush_at_commit(durable=durable)
-            cursor = self._patiently(sql, values)
+            try:
+                cursor = self._cursor.execute(sql, values)
+            except sqlite3.OperationalError as error:
+                if code_of(error) != sqlite3.SQLITE_BUSY:
+                    raise
+                cursor = self._patiently(sql, values)
         except sqlite3.Error as error:
             if code_of(error) == sqlite3.SQLITE_IOERR:
                 raise self._unknown(error) from error
@@ -152,10 +179,10 @@ class Committer:
         except (UnicodeError, OverflowError):
             return False
         finally:
-            self._turnstile.leave()
+            turnstile.leave()
         if cursor.rowcount != count:
             return False
-        self._since_checkpoint += _COMMIT + _CHANGE * count
+        self.wal.written += COMMIT + CHANGE * count
         return True
 
     def begin(self) -> None:
@@ -211,8 +238,7 @@ class Committer:
 
     def _begin(self, *, durable: bool) -> None:
         """Begin, inside the turnstile."""
-        if lost := self._lost():
-            raise self._gone(lost)
+        self._check_files(self._turnstile.entered)
         if durable is not self._durable:
             self._flush_at_commit(durable=durable)
         self._patiently("BEGIN IMMEDIATE")
@@ -264,7 +290,7 @@ class Committer:
             if code_of(error) != sqlite3.SQLITE_IOERR:
                 raise
             raise self._unknown(error) from error
-        self._since_checkpoint += _COMMIT + _CHANGE * (connection.total_changes - self._changed_before)
+        self.wal.written += COMMIT + CHANGE * (connection.total_changes - self._changed_before)
         changes.committed()
 
     def _unknown(self, error: sqlite3.Error) -> OutcomeUnknown:
@@ -330,18 +356,10 @@ class Committer:
 
     # ---- the files ---------------------------------------------------------------------------------------------------
 
-    def _watch_files(self) -> Callable[[], str | None]:
-        """Returns what gives the path of a file that is no longer the one that was opened, or None."""
-        return _nothing if self._volatile else Originals(self._file).lost  # nobody knows where a log in memory is
-
-    def _gone(self, lost: str) -> StoreGone:
-        """What to raise when the files are no longer those that were opened."""
-        self._is_gone = True
-        return StoreGone(
-            f"{lost} was deleted, renamed, replaced or truncated while it was open; nothing more is written",
-            "stop every process that uses it, put the right file in its place, and start again",
-            path=self._file,
-        )
+    def _watch_files(self) -> None:
+        """From now on, the files that are open are the original ones."""
+        self._originals = Nowhere() if self._volatile else Originals(self._file)
+        self._check_files = self._originals.check
 
     def _reopen(self) -> None:
         """Replace a connection that cannot go on."""
@@ -353,33 +371,20 @@ class Committer:
         self.changes.forget()
         self._durable = True
         self._changed_before = 0
-        self._lost = self._watch_files()
-
-    @property
-    def checkpoint_is_due(self) -> bool:
-        """True when enough was written since the last checkpoint."""
-        return self._since_checkpoint > PASSIVE_AFTER * self._slack
+        self._originals.close()
+        self._watch_files()
 
     def checkpoint(self) -> None:
-        """Copy the WAL into the database as far as readers allow; start it anew when it grew large."""
+        """Make a checkpoint."""
         self._turnstile.enter()
         try:
-            estimated, self._since_checkpoint = self._since_checkpoint, 0
-            connection = self.connection
-            with contextlib.suppress(sqlite3.Error):  # the next one may do better; the WAL keeps everything
-                _, frames, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-                self._slack = min(_MOST_SLACK, max(1.0, estimated / max(1, frames * _PAGE)))
-                if frames * _PAGE > TRUNCATE_AFTER:
-                    connection.execute("PRAGMA busy_timeout = 250")
-                    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self.wal.checkpoint(self.connection)
         finally:
-            with contextlib.suppress(sqlite3.Error):
-                impatient(self.connection)
             self._turnstile.leave()
 
     def close(self) -> None:
         """Close the connection; the last one of all processes writes the WAL back."""
-        if self._is_gone:
+        if self._originals.are_lost:
             self.leak()  # closing would remove the WAL of whatever has taken the file's place
             return
         self._turnstile.enter()
@@ -387,11 +392,9 @@ class Committer:
             self.connection.close()
         finally:
             self._turnstile.leave()
+        self._originals.close()
 
     def leak(self) -> None:
         """Never close the connection, not even when the interpreter ends."""
+        self._originals.close()
         leak(self.connection)
-
-
-def _nothing() -> None:
-    """Nothing is lost."""

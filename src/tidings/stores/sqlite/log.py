@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -13,6 +13,7 @@ from tidings.core.operations import ANY, Append, Appended, Fire
 from tidings.errors import BadArgument, IdConflict, WrongVersion
 from tidings.stores.sqlite import rows
 from tidings.stores.sqlite.changes import Changes
+from tidings.stores.sqlite.ids import MOST_BEHIND
 
 _NOTHING = Appended(())
 _encode = msgspec.msgpack.Encoder().encode
@@ -31,21 +32,23 @@ MOST_ALONE = 16
 """Envelopes of one append up to which it is a statement of its own; each number of them makes another one."""
 
 
-def lone_insert(op: Append, reached: Mapping[str, int]) -> tuple[str, list[Any]] | None:
+def lone_insert(op: Append, changes: Changes) -> tuple[str, list[Any]] | None:
     """The one statement, with its values, that does all of an append now; None where it takes more.
 
     It is enough for a few new events without a stream, and for those of one stream at an expected version: a unique
     index refuses it where the stream goes on, and it inserts nothing where the stream ends before that version. To look
-    for that takes SQLite a third of the time, and is left out where the stream is known to have got so far.
-
-    Args:
-        op: What to append.
-        reached: Stream -> a version that it has; no stream ever gets shorter.
+    for that takes SQLite a third of the time, and is left out where the stream is known to have got so far. The table
+    of ids may fall behind meanwhile, but not too far.
     """
     envelopes, version = op.envelopes, op.expected
-    if not op.fresh or op.due is not None or not 0 < len(envelopes) <= MOST_ALONE:
+    is_behind = changes.end - changes.ids.followed >= MOST_BEHIND
+    if is_behind or not op.fresh or op.due is not None or not 0 < len(envelopes) <= MOST_ALONE:
         return None
-    stream = envelopes[0].stream
+    first = envelopes[0]
+    stream = first.stream
+    if len(envelopes) == 1 and stream is None and version == ANY and first.version is None:  # as most are
+        row = rows.unplaced(first)
+        return rows.INSERT[len(row)], row
     if (stream is None) is not (version == ANY) or (stream is not None and stream.startswith(STATES)):
         return None
     width = 0
@@ -61,7 +64,7 @@ def lone_insert(op: Append, reached: Mapping[str, int]) -> tuple[str, list[Any]]
             values += (stream, version)
     if stream is None:
         return _insert_alone(len(envelopes), width, False, False), values  # noqa: FBT003 - as its definition
-    must_look = op.expected > reached.get(stream, 0)
+    must_look = op.expected > changes.reached.get(stream, 0)
     if must_look:
         values += (stream, op.expected)
     return _insert_alone(len(envelopes), width, True, must_look), values  # noqa: FBT003 - as above

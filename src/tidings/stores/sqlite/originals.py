@@ -6,65 +6,109 @@ import os
 import time
 from pathlib import Path
 
+from tidings.errors import StoreGone
+
 _OPEN_FILES = "/proc/self/fd"
+_FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+"""How a folder is opened that is only asked when it changed; Linux then asks for no permission to read it."""
 _SETTLED = 2_000_000_000
 """Nanoseconds after which a change of a folder cannot be taken for the one before: file systems count in up to 1 s."""
+_LOOK_EVERY = 0.2
+"""Seconds after which the files are looked for though their folder has not changed."""
 
 
 class Originals:
-    """The files that were opened: tells when others, or none, are in their place.
+    """The files that were opened: raises an error when others, or none, are in their place.
 
     Looking must be cheap, as every durable commit does it. No file comes, goes or gives way to another one without a
     change of its folder, and of that the file system keeps a time that nobody can set: while it is as it was, only the
-    size of the database is left to ask for.
+    size of the database is left to ask for. The folder is kept open, as finding it by its path takes three times as
+    long where the caches are cold, which they are after each flush. Where only a folder above it was renamed, it shows
+    no change; so the files are looked for now and then in any case.
 
     When it changed, the kernel of Linux tells where the files are that SQLite itself holds open. `stat` is the way
     elsewhere, and asked again before anything is called lost; it is not cheap on the WAL of Linux 6.13 and later: who
     asks for the time of a change makes the next one keep it to the nanosecond, and flush it, which costs a commit a
     third of its time.
+
+    Attributes:
+        are_lost: True once the error was raised.
     """
 
     def __init__(self, path: str) -> None:
         """Args: path: of the database, open and with a WAL."""
+        self.are_lost = False
         self._paths = (path, f"{path}-wal")
         self._ids = tuple(map(_identity, self._paths))
         self._open = tuple(map(_descriptor, self._paths))
         self._size = 0
-        self._folder = str(Path(path).parent)
-        self._seen = (0, 0, 0)  # the state of the folder in which the files were last found in place
+        self._folder = os.open(Path(path).parent, _FOLDER)
+        self._seen = 0  # the last change of the folder after which the files were found in place
+        self._looked = 0.0
 
-    def lost(self) -> str | None:
-        """The path of a file that is not the one that was opened; None while all is well.
+    def check(self, now: float) -> None:
+        """Do nothing while all is well.
 
         Nothing here ever makes the database smaller (a VACUUM needs it closed), so that one that shrank has lost
         pages.
-        """
-        database, wal = self._open
-        if database is None or wal is None:
-            return self._looked_at_closely()
-        now = time.time_ns()
-        folder = _state(self._folder)  # before the files: what changes after this is seen the next time
-        if folder != self._seen:
-            if _place(database) != self._paths[0] or _place(wal) != self._paths[1]:
-                return self._looked_at_closely()
-            if folder is not None and now - folder[2] > _SETTLED:
-                self._seen = folder
-        size = os.lseek(database, 0, os.SEEK_END)
-        if size < self._size:
-            return self._paths[0]
-        self._size = size
-        return None
 
-    def _looked_at_closely(self) -> str | None:
+        Args:
+            now: Seconds of the monotonic clock.
+
+        Raises:
+            StoreGone: A file is not the one that was opened, or was cut short.
+        """
+        if os.fstat(self._folder).st_ctime_ns != self._seen or now - self._looked > _LOOK_EVERY:
+            self._look(now)
+        database = self._open[0]
+        size = os.stat(self._paths[0]).st_size if database is None else os.lseek(database, 0, os.SEEK_END)  # noqa: PTH116
+        if size < self._size:
+            raise self._gone(self._paths[0])
+        self._size = size
+
+    def _look(self, now: float) -> None:
+        """Look for the files themselves."""
+        database, wal = self._open
+        if database is not None and wal is not None:
+            clock = time.time_ns()
+            changed = os.fstat(self._folder).st_ctime_ns  # before the files: what comes after this is seen next time
+            if (_place(database), _place(wal)) == self._paths and _identity(self._paths[0]) == self._ids[0]:
+                self._looked = now
+                if clock - changed > _SETTLED:
+                    self._seen = changed
+                return
         for path, known in zip(self._paths, self._ids, strict=True):
             if known is None or _identity(path) != known:
-                return path
-        size = os.stat(self._paths[0]).st_size  # noqa: PTH116 - as below
-        if size < self._size:
-            return self._paths[0]
-        self._size = size
+                raise self._gone(path)
         self._open = tuple(map(_descriptor, self._paths))
-        return None
+
+    def _gone(self, lost: str) -> StoreGone:
+        self.are_lost = True
+        return StoreGone(
+            f"{lost} was deleted, renamed, replaced or truncated while it was open; nothing more is written",
+            "stop every process that uses it, put the right file in its place, and start again",
+            path=self._paths[0],
+        )
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        if self._folder >= 0:
+            os.close(self._folder)
+            self._folder = -1
+
+
+class Nowhere(Originals):
+    """The files of a log in memory: nobody knows where they are."""
+
+    def __init__(self) -> None:
+        """Look for nothing."""
+        self.are_lost = False
+
+    def check(self, now: float) -> None:
+        """Go on."""
+
+    def close(self) -> None:
+        """Go on."""
 
 
 def _identity(path: str) -> tuple[int, int] | None:
@@ -73,15 +117,6 @@ def _identity(path: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_ino, found.st_dev
-
-
-def _state(folder: str) -> tuple[int, int, int] | None:
-    """Which folder it is, and when files came or went in it, nanoseconds; None where it cannot be looked at."""
-    try:
-        found = os.stat(folder)  # noqa: PTH116 - as above
-    except OSError:
-        return None
-    return found.st_ino, found.st_dev, found.st_ctime_ns
 
 
 def _descriptor(path: str) -> int | None:

@@ -57,7 +57,7 @@ class Solo:
         outcomes, grew = self._committer.commit_all((op,))
         if grew:
             self._tell()
-        if self._committer.checkpoint_is_due:
+        if self._committer.wal.is_due:
             self._committer.checkpoint()
         result, error = outcomes[0]
         if error is not None:

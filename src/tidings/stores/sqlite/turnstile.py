@@ -17,13 +17,16 @@ class Turnstile:
     SQLite's own busy handler is unfair: of many writers a few starve. And up to SQLite 3.51.2 a checkpoint that
     overlaps a commit of another connection can corrupt the file (the WAL-reset bug). The kernel drops the lock with
     the process.
+
+    Attributes:
+        entered: When it was entered last, seconds of the monotonic clock.
     """
 
     def __init__(self, path: Path) -> None:
         """Open the lock file, creating it for this user alone."""
         self._path = str(path)
         self._fd = os.open(path, _OPEN, 0o600)
-        self._looked = time.monotonic()
+        self._looked = self.entered = time.monotonic()
         self._is_inside = False
 
     def enter(self) -> None:
@@ -32,17 +35,21 @@ class Turnstile:
             return
         fcntl.flock(self._fd, fcntl.LOCK_EX)
         self._is_inside = True
-        if time.monotonic() - self._looked > _LOOK_EVERY:
+        self.entered = time.monotonic()
+        if self.entered - self._looked > _LOOK_EVERY:
             self._follow()
 
     def _follow(self) -> None:
         """Should somebody have removed the lock file: meet the others at the one that is there now."""
         while not self._is_there():
-            fd = os.open(self._path, _OPEN, 0o600)
+            try:
+                fd = os.open(self._path, _OPEN, 0o600)
+            except FileNotFoundError:  # the folder is gone: who looks for the files will say so
+                return
             fcntl.flock(fd, fcntl.LOCK_EX)
             os.close(self._fd)
             self._fd = fd
-        self._looked = time.monotonic()
+        self._looked = self.entered
 
     def _is_there(self) -> bool:
         mine = os.fstat(self._fd)
@@ -58,11 +65,12 @@ class Turnstile:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        if time.monotonic() - self._looked > _LOOK_EVERY:
+        self.entered = time.monotonic()
+        if self.entered - self._looked > _LOOK_EVERY:
             if not self._is_there():
                 self.leave()
                 return False
-            self._looked = time.monotonic()
+            self._looked = self.entered
         self._is_inside = True
         return True
 
@@ -84,6 +92,7 @@ class OpenTurnstile(Turnstile):
     def __init__(self) -> None:
         """Open nothing."""
         self._fd = -1
+        self.entered = 0.0
 
     def enter(self) -> None:
         """Go on."""

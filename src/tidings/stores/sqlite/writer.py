@@ -139,15 +139,16 @@ class Writer:
             self._put(op, reply)
             return reply.wait()
         try:
-            [(result, error)], grew = self._committer.commit_all((op,))
-            news = self._news((op,), ((result, error),)) if grew else None
+            result, grew = self._committer.commit_one(op)
+            news = self._news((op,), ((result, None),)) if self._rooms and grew else UNKNOWN
         finally:
             self._release()
-        if error is not None:
-            raise error
-        if news is not None:
-            self._tell(news)
-        self._look_at_wal()
+        if grew:
+            if self._rooms:
+                self._rooms.wake(frozenset(), *news)
+            self._ring()
+        if self._committer.wal.is_due:
+            self._queue.put((_LOOK, None))
         return result
 
     def _news(self, ops: Sequence[Op], outcomes: Sequence[Outcome]) -> News:
@@ -162,7 +163,7 @@ class Writer:
 
     def _look_at_wal(self) -> None:
         """After a commit on the thread of a caller: have the writer's thread make a checkpoint where one is due."""
-        if self._committer.checkpoint_is_due:
+        if self._committer.wal.is_due:
             self._queue.put((_LOOK, None))
 
     def begin_at_once(self) -> SqliteTransaction | None:
@@ -284,7 +285,7 @@ class Writer:
                 if queue.empty() or len(stash) >= MOST_WAITING:
                     break
                 job = queue.get()
-            if stash or self._committer.checkpoint_is_due:
+            if stash or self._committer.wal.is_due:
                 self._waiting = True
                 if self._owner.acquire(blocking=False):
                     self._waiting = False
@@ -313,15 +314,15 @@ class Writer:
             while stash and len(batch) < BATCH and type(stash[0][0]) is not _Begin:
                 batch.append(stash.popleft())
             ops = [job[0] for job in batch]
-            outcomes, grew = self._committer.commit_all(ops)
+            outcomes, grew = self._committer.commit_timed(ops)
             news = self._news(ops, outcomes) if grew else None
             results = [(job[1], outcome) for job, outcome in zip(batch, outcomes, strict=True)]
-            if not stash and not self._committer.checkpoint_is_due:
+            if not stash and not self._committer.wal.is_due:
                 self._owner.release()  # before telling: a lone caller then commits its next one by itself
                 self._give(results, news)
                 return
             self._give(results, news)
-        if self._committer.checkpoint_is_due:
+        if self._committer.wal.is_due:
             self._committer.checkpoint()
         self._owner.release()
 

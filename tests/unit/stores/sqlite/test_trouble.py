@@ -133,8 +133,15 @@ def folder_renamed(path: Path) -> None:
     path.parent.rename(f"{path.parent}-elsewhere")
 
 
+def cut_short(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.truncate(0)
+
+
 @pytest.mark.parametrize("settled", [False, True])
-@pytest.mark.parametrize("lose", [removed, renamed, replaced, without_wal, with_the_time_of_before, folder_renamed])
+@pytest.mark.parametrize(
+    "lose", [cut_short, removed, renamed, replaced, without_wal, with_the_time_of_before, folder_renamed]
+)
 async def test_a_file_that_is_taken_away_stops_everything_that_would_be_acknowledged(
     store: SqliteStore,
     path: Path,
@@ -156,6 +163,38 @@ async def test_a_file_that_is_taken_away_stops_everything_that_would_be_acknowle
         with pytest.raises(StoreGone):
             store.write_now(Append([envelope()]))
     assert not caught.value.transient
+
+
+@pytest.mark.bad_input(70)
+async def test_a_folder_above_the_file_that_is_renamed_is_noticed_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(originals, "_SETTLED", 0)
+    path = tmp_path / "above" / "folder" / "shop.db"
+    path.parent.mkdir(parents=True)
+    store = SqliteStore(f"sqlite://{path}")
+    await store.open()
+    await asyncio.sleep(0.05)
+    await store.write(Append([envelope()]))
+    (tmp_path / "above").rename(tmp_path / "elsewhere")
+    await asyncio.sleep(2 * originals._LOOK_EVERY)
+    with pytest.raises(StoreGone, match=r"shop\.db"):
+        await store.write(Append([envelope()]))
+    await store.close()
+
+
+async def test_a_store_that_was_opened_and_closed_leaves_no_file_open(path: Path) -> None:
+    def opened() -> list[str]:
+        return sorted(str(each.readlink()) for each in Path("/proc/self/fd").iterdir() if each.is_symlink())
+
+    before = opened()
+    for _ in range(3):
+        store = SqliteStore(f"sqlite://{path}")
+        await store.open()
+        await store.write(Append([envelope()]))
+        await store.close()
+    assert [each for each in opened() if str(path.parent) in each] == []
+    assert len(opened()) <= len(before) + 1
 
 
 async def test_closing_a_store_whose_file_was_replaced_leaves_the_new_one_alone(path: Path, tmp_path: Path) -> None:

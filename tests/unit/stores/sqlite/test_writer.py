@@ -15,7 +15,7 @@ import pytest
 from tidings.core.envelope import Envelope
 from tidings.core.operations import ANY, Append, Appended, Claim, Settle
 from tidings.errors import Fenced, IdConflict, NotOpen, Overloaded, TidingsError, UsageError, WrongVersion
-from tidings.stores.sqlite import SqliteStore, committer, writer
+from tidings.stores.sqlite import SqliteStore, committer, wal, writer
 from tidings.testing.conformance.store.making import GROUP, claimed, envelope, held
 
 
@@ -393,15 +393,15 @@ async def test_no_connection_checkpoints_by_itself(store: SqliteStore) -> None:
 async def test_the_wal_is_written_back_and_stays_small(
     store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(committer, "PASSIVE_AFTER", 200_000)
-    monkeypatch.setattr(committer, "TRUNCATE_AFTER", 1_000_000)
-    wal = path.with_name("shop.db-wal")
+    monkeypatch.setattr(wal, "PASSIVE_AFTER", 200_000)
+    monkeypatch.setattr(wal, "TRUNCATE_AFTER", 1_000_000)
+    file = path.with_name("shop.db-wal")
     largest = 0
     for n in range(60):
         await store.write(Append([envelope(data=b"1" * 2000) for _ in range(20)]))
         if n % 2:
             store.write_now(Append([envelope(data=b"1" * 2000) for _ in range(20)]))
-        largest = max(largest, wal.stat().st_size)
+        largest = max(largest, file.stat().st_size)
     assert largest < 2_500_000
     assert path.stat().st_size > 3_000_000
 
@@ -409,7 +409,7 @@ async def test_the_wal_is_written_back_and_stays_small(
 async def test_rows_that_change_again_and_again_need_few_checkpoints_and_others_bring_them_back(
     store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(committer, "PASSIVE_AFTER", 400_000)
+    monkeypatch.setattr(wal, "PASSIVE_AFTER", 400_000)
     checkpoints: list[str] = []
     store._committer.connection.set_trace_callback(lambda sql: checkpoints.append(sql) if "checkpoint" in sql else None)
     tx = await store.begin()
@@ -432,22 +432,22 @@ async def test_rows_that_change_again_and_again_need_few_checkpoints_and_others_
 async def test_a_reader_that_stays_makes_the_wal_grow_and_its_end_makes_it_small_again(
     store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(committer, "PASSIVE_AFTER", 200_000)
-    monkeypatch.setattr(committer, "TRUNCATE_AFTER", 1_000_000)
+    monkeypatch.setattr(wal, "PASSIVE_AFTER", 200_000)
+    monkeypatch.setattr(wal, "TRUNCATE_AFTER", 1_000_000)
     reader = sqlite3.connect(path)
     await store.write(Append([envelope()]))
     reading = reader.execute("SELECT 1 FROM tidings_log")
     for _ in range(30):
         await store.write(Append([envelope(data=b"1" * 2000) for _ in range(40)]))
-    wal = path.with_name("shop.db-wal")
-    assert wal.stat().st_size > 2_000_000
+    file = path.with_name("shop.db-wal")
+    assert file.stat().st_size > 2_000_000
     reading.close()
     reader.close()
     for _ in range(10):
         await store.write(Append([envelope(data=b"1" * 2000) for _ in range(40)]))
-        while store._committer.checkpoint_is_due:  # by the writer's thread, which may come late on a busy machine
+        while store._committer.wal.is_due:  # by the writer's thread, which may come late on a busy machine
             await asyncio.sleep(0.001)
-    assert wal.stat().st_size < 1_500_000
+    assert file.stat().st_size < 1_500_000
 
 
 async def test_due_deliveries_and_versions_are_found_by_index(store: SqliteStore) -> None:
