@@ -128,7 +128,11 @@ class App(Opening):
             BrokerError: The app has no store, and its broker cannot be reached or does not take it.
             NotOpen: The app is not open here.
         """
-        return await self._here().publish(messages, after, at, id, headers)
+        verbs = self._here()
+        if verbs.direct is not None:
+            return await verbs.publish(messages, after, at, id, headers)
+        op = verbs.appending(messages, after, at, id, headers)
+        return (await verbs.store.write(op)).positions[-1] if op.envelopes else 0
 
     async def send(self, command: object, *, after: float | timedelta | None = None, at: datetime | None = None) -> int:
         """Send a command to the one handler it has, to be handled later by a worker.

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tidings.core.operations import Append, Beat, Claim, Fire, Join, Op, Redrive, Repair, Rewind, Seed, Settle, Ship
 from tidings.errors import TidingsError
 from tidings.stores.sqlite import groups, held, leases, log, outbox
 from tidings.stores.sqlite.changes import Changes
-from tidings.stores.sqlite.failures import is_the_store_s
+from tidings.stores.sqlite.failures import explain, is_the_store_s
+
+Outcome = tuple[Any, BaseException | None]
+"""Result and error of an operation."""
 
 APPLY: dict[type, Callable[[Changes, Any], Any]] = {
     Append: log.append,
@@ -76,3 +79,38 @@ def apply_alone(changes: Changes, op: Op) -> Any:
         changes.careful = careful
     connection.execute("RELEASE tidings_op")
     return result
+
+
+def apply_all(changes: Changes, ops: Sequence[Op]) -> list[Outcome]:
+    """Apply operations in order, as many as possible at once; on an error nothing is known of any."""
+    outcomes: list[Outcome] = []
+    for op in ops:
+        try:
+            if type(op) is Append:  # most of what comes many at a time
+                outcomes.append((log.append(changes, op), None))
+            else:
+                apply = apply_alone if is_risky(op) else APPLY[type(op)]
+                outcomes.append((apply(changes, op), None))
+        except TidingsError as error:
+            outcomes.append((None, error))
+    changes.flush()
+    return outcomes
+
+
+def apply_carefully(changes: Changes, ops: Sequence[Op], path: str) -> list[Outcome]:
+    """Apply each operation in a savepoint of its own, looking ids up before inserting them.
+
+    Args: path: of the store, for errors.
+    """
+    changes.careful = True
+    outcomes: list[Outcome] = []
+    for op in ops:
+        try:
+            outcomes.append((apply_alone(changes, op), None))
+        except TidingsError as error:
+            outcomes.append((None, error))
+        except Exception as error:
+            if is_the_store_s(error):
+                raise
+            outcomes.append((None, explain(error, path)))
+    return outcomes

@@ -9,13 +9,14 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from tidings.core.operations import ANY, Append, Appended, Op, Settle
 from tidings.errors import OutcomeUnknown, TidingsError
 from tidings.stores.sqlite import held, log
-from tidings.stores.sqlite.apply import APPLY, apply_alone, is_durable, is_risky
+from tidings.stores.sqlite.apply import Outcome, apply_all, apply_carefully, is_durable
 from tidings.stores.sqlite.changes import Changes
 from tidings.stores.sqlite.connection import BUSY_SECONDS, connect, impatient, leak
 from tidings.stores.sqlite.failures import code_of, explain, is_the_store_s
@@ -25,8 +26,6 @@ from tidings.stores.sqlite.schema import prepare
 from tidings.stores.sqlite.turnstile import Turnstile
 from tidings.stores.sqlite.wal import CHANGE, COMMIT, Wal
 
-Outcome = tuple[Any, BaseException | None]
-"""Result and error of an operation."""
 Committed = tuple[list[Outcome], bool]
 """The outcome of each operation, and whether readers should look."""
 
@@ -76,7 +75,7 @@ class Committer:
                 return [(None, error)], False
             return [(result, None)], grew
         try:
-            return self._commit_together(ops)
+            return self._commit_joined(ops) or self._commit_together(ops)
         except Exception as error:  # noqa: BLE001 - given to each caller
             return [(None, explain(error, self._file)) for _ in ops], False
 
@@ -120,6 +119,16 @@ class Committer:
             self._patience = BUSY_SECONDS
         error = done[0][0][1]
         return None if error is not None and code_of(error.__cause__ or error) == sqlite3.SQLITE_BUSY else done
+
+    def _commit_joined(self, ops: Sequence[Op]) -> Committed | None:
+        """Commit what several callers append as if one did, if that is all they do; that takes one statement."""
+        append = log.joined(ops) if not self._careful else None
+        done = self._commit_alone(append) if append is not None else None
+        if done is None:
+            return None
+        positions = iter(done[0].positions)
+        counts = [len(op.envelopes) for op in ops if type(op) is Append]
+        return [(Appended(tuple(islice(positions, count))), None) for count in counts], True
 
     def _commit_together(self, ops: Sequence[Op]) -> Committed:
         durable = self._volatile or any(map(is_durable, ops))
@@ -315,19 +324,9 @@ class Committer:
         changes = self.changes
         if self._careful:
             self._careful -= 1
-            return self._apply_carefully(ops)
-        outcomes: list[Outcome] = []
+            return apply_carefully(changes, ops, self._file)
         try:
-            for op in ops:
-                try:
-                    if type(op) is Append:  # most of what comes many at a time
-                        outcomes.append((log.append(changes, op), None))
-                    else:
-                        apply = apply_alone if is_risky(op) else APPLY[type(op)]
-                        outcomes.append((apply(changes, op), None))
-                except TidingsError as error:
-                    outcomes.append((None, error))
-            changes.flush()
+            return apply_all(changes, ops)
         except Exception as error:
             if is_the_store_s(error):
                 raise
@@ -336,23 +335,7 @@ class Committer:
             self.connection.execute("ROLLBACK")
             self._patiently("BEGIN IMMEDIATE")
             changes.forget()
-            return self._apply_carefully(ops)
-        return outcomes
-
-    def _apply_carefully(self, ops: Sequence[Op]) -> list[Outcome]:
-        """Apply each operation in a savepoint of its own, looking ids up before inserting them."""
-        self.changes.careful = True
-        outcomes: list[Outcome] = []
-        for op in ops:
-            try:
-                outcomes.append((apply_alone(self.changes, op), None))
-            except TidingsError as error:
-                outcomes.append((None, error))
-            except Exception as error:
-                if is_the_store_s(error):
-                    raise
-                outcomes.append((None, explain(error, self._file)))
-        return outcomes
+            return apply_carefully(changes, ops, self._file)
 
     # ---- the files ---------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from tidings.core.envelope import STATES, Envelope
-from tidings.core.operations import ANY, Append, Appended, Fire
+from tidings.core.operations import ANY, Append, Appended, Fire, Op
 from tidings.errors import BadArgument, IdConflict, WrongVersion
 from tidings.stores.sqlite import rows
 from tidings.stores.sqlite.changes import Changes
@@ -28,8 +28,20 @@ _STORED = (
 _WAITING = "SELECT envelope FROM tidings_timer WHERE id = ? AND source = ?"
 
 
-MOST_ALONE = 16
+MOST_ALONE = 100
 """Envelopes of one append up to which it is a statement of its own; each number of them makes another one."""
+
+
+def joined(ops: Sequence[Op]) -> Append | None:
+    """One append that does all of these; None unless each only appends a few new events without a stream, now."""
+    if len(ops) > MOST_ALONE:
+        return None
+    envelopes: list[Envelope] = []
+    for op in ops:
+        if type(op) is not Append or not op.fresh or op.due is not None or op.expected != ANY:
+            return None
+        envelopes += op.envelopes
+    return Append(envelopes, fresh=True)
 
 
 def lone_insert(op: Append, changes: Changes) -> tuple[str, list[Any]] | None:

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 
 from tidings.core.operations import Op
 from tidings.errors import NotOpen, Overloaded
-from tidings.stores.sqlite.committer import Committer, Outcome
+from tidings.stores.sqlite.apply import Outcome
+from tidings.stores.sqlite.committer import Committer
 from tidings.stores.sqlite.transaction import SqliteTransaction
 from tidings.stores.sqlite.turns import Turn, Turns
 from tidings.stores.waiting import UNKNOWN, News, Reply, Rooms, WaitingRoom

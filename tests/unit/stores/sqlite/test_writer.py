@@ -15,7 +15,7 @@ import pytest
 from tidings.core.envelope import Envelope
 from tidings.core.operations import ANY, Append, Appended, Claim, Settle
 from tidings.errors import Fenced, IdConflict, NotOpen, Overloaded, TidingsError, UsageError, WrongVersion
-from tidings.stores.sqlite import SqliteStore, committer, wal, writer
+from tidings.stores.sqlite import SqliteStore, committer, log, wal, writer
 from tidings.testing.conformance.store.making import GROUP, claimed, envelope, held
 
 
@@ -73,14 +73,15 @@ async def test_an_append_takes_as_few_statements_as_it_can(store: SqliteStore, t
         Append([envelope(), envelope()], fresh=True),
         Append([envelope(stream="a:1"), envelope(stream="a:1")], expected=0, fresh=True),
         Append([envelope(stream="a:1")], expected=2, fresh=True),
+        Append([envelope(stream="a:2") for _ in range(log.MOST_ALONE)], expected=0, fresh=True),
     ]
     for op in few:
         traced.clear()
         await store.write(op)
         assert [sql.split()[0] for sql in traced] == ["INSERT"]
     traced.clear()
-    await store.write(Append([envelope() for _ in range(17)], fresh=True))
-    assert [sql.split()[0] for sql in traced] == ["BEGIN", "SELECT", *["INSERT"] * 17, "COMMIT"]
+    await store.write(Append([envelope() for _ in range(log.MOST_ALONE + 1)], fresh=True))
+    assert [sql.split()[0] for sql in traced] == ["BEGIN", "SELECT", *["INSERT"] * (log.MOST_ALONE + 1), "COMMIT"]
 
 
 async def test_an_append_of_one_statement_says_where_its_events_are(store: SqliteStore) -> None:
@@ -202,6 +203,31 @@ async def test_tasks_that_write_in_the_same_turn_share_a_commit_however_long_one
     traced.clear()
     await asyncio.gather(*(write(10) for _ in range(8)))
     assert traced.count("COMMIT") <= 12
+
+
+async def test_what_waits_and_only_appends_is_one_statement_and_each_caller_gets_its_positions(
+    store: SqliteStore, traced: list[str]
+) -> None:
+    async def write_together(*ops: Append) -> list[Appended | BaseException]:
+        tx = await store.begin()
+        waiting = [asyncio.ensure_future(store.write(op)) for op in ops]
+        await asyncio.sleep(0)
+        await tx.rollback()
+        traced.clear()
+        return await asyncio.gather(*waiting, return_exceptions=True)
+
+    new = [Append([envelope() for _ in range(count)], fresh=True) for count in (1, 2, 0, 3)]
+    assert await write_together(*new) == [Appended((1,)), Appended((2, 3)), Appended(()), Appended((4, 5, 6))]
+    assert traced == ["INSERT INTO tidings_log"]
+    stored = await store.read(0, 100, 100)
+    assert [each.id for each in stored] == [each.id for op in new for each in op.envelopes]
+
+    unlike = [Append([envelope(correlation="c")], fresh=True), Append([envelope(stream="a:1")], fresh=True)]
+    refused = Append([envelope(topic="\ud800")], fresh=True)
+    done = await write_together(unlike[0], refused, unlike[1], Append([envelope()], fresh=True))
+    assert [done[0], done[2], done[3]] == [Appended((7,)), Appended((8,), 1), Appended((9,))]
+    assert isinstance(done[1], TidingsError)
+    assert "SAVEPOINT tidings_op" in traced
 
 
 @pytest.mark.parametrize(("count", "quick", "here"), [(8, 60.0, True), (102, 60.0, False), (8, 0.0, False)])
