@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import mmap
 import os
 import socket
 from pathlib import Path
@@ -26,12 +27,28 @@ class Doorbell:
         self._folder = folder
         self._fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._changes = os.open(folder / "changes", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self._mark = self._map_mark()
         self._prefix = self._short_name()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.settimeout(0)
         self._mine: set[str] = set()
         self._others: list[str] = []
         self._listed: bytes | None = None  # the mark for which they were listed
+
+    def _map_mark(self) -> mmap.mmap | None:
+        """The mark where looking at it takes no call; None where it must be read.
+
+        It is there before it is mapped: in a file of a full tmpfs, a look at what was never written ends the process.
+        """
+        try:
+            if os.fstat(self._changes).st_size < _MARK:
+                self._say_that_bells_changed()
+            return mmap.mmap(self._changes, _MARK, access=mmap.ACCESS_READ)
+        except (OSError, ValueError):
+            return None
+
+    def _say_that_bells_changed(self) -> None:
+        os.pwrite(self._changes, os.urandom(_MARK), 0)
 
     def _short_name(self) -> str:
         """The folder by a name that fits into a socket address, or "" where there is none."""
@@ -50,7 +67,7 @@ class Doorbell:
         try:
             bell.bind(self._prefix + name)
             self._mine.add(name)
-            os.pwrite(self._changes, os.urandom(_MARK), 0)
+            self._say_that_bells_changed()
         except OSError:
             self.unbind(bell)
             return None
@@ -67,7 +84,7 @@ class Doorbell:
     def ring(self) -> None:
         """Wake the others. Never waits; a bell that cannot take another byte has rung already."""
         try:
-            mark = os.pread(self._changes, _MARK, 0)
+            mark = os.pread(self._changes, _MARK, 0) if self._mark is None else self._mark[:]
             if mark != self._listed:
                 self._others = [name for name in os.listdir(self._fd) if name.startswith("bell-")]  # noqa: PTH208
                 self._listed = mark
@@ -88,6 +105,9 @@ class Doorbell:
     def close(self) -> None:
         """Let go of the folder."""
         self._socket.close()
+        if self._mark is not None:
+            self._mark.close()
+            self._mark = None
         if self._fd >= 0:
             os.close(self._changes)
             os.close(self._fd)
