@@ -129,10 +129,7 @@ class App(Opening):
             NotOpen: The app is not open here.
         """
         verbs = self._here()
-        if verbs.direct is not None:
-            return await verbs.publish(messages, after, at, id, headers)
-        op = verbs.appending(messages, after, at, id, headers)
-        return (await verbs.store.write(op)).positions[-1] if op.envelopes else 0
+        return await verbs.publish(verbs.appending(messages, after, at, id, headers))
 
     async def send(self, command: object, *, after: float | timedelta | None = None, at: datetime | None = None) -> int:
         """Send a command to the one handler it has, to be handled later by a worker.

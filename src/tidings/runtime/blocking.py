@@ -109,9 +109,9 @@ class Blocking:
     ) -> int:
         """See `App.publish`."""
         verbs = self._verbs or self._open
-        if verbs.direct is not None:
-            return finish(verbs.publish(messages, after, at, id, headers))
         op = verbs.appending(messages, after, at, id, headers)
+        if verbs.direct is not None:
+            return finish(verbs.publish(op))
         return verbs.store.write_now(op).positions[-1] if op.envelopes else 0
 
     def send(self, command: object, *, after: float | timedelta | None = None, at: datetime | None = None) -> int:

@@ -116,17 +116,8 @@ class Verbs:
         if (tx := OPEN.get()) is not None:
             check_free(self.store, verb, tx)
 
-    async def publish(
-        self,
-        messages: Sequence[object],
-        after: float | timedelta | None,
-        at: datetime | None,
-        id: str | None,
-        headers: Mapping[str, str] | None,
-        verb: str = "publish",
-    ) -> int:
-        """See `App.publish`."""
-        op = self.appending(messages, after, at, id, headers, verb)
+    async def publish(self, op: Append) -> int:
+        """See `App.publish`. Args: op: what `appending` made of the messages."""
         if self.direct is not None and op.due is None:
             op = Append(await self.direct(op.envelopes), ANY, None, op.fresh)
         if not op.envelopes:
@@ -160,7 +151,7 @@ class Verbs:
     async def send(self, command: object, after: float | timedelta | None, at: datetime | None) -> int:
         """See `App.send`."""
         _check_command(command)
-        return await self.publish((command,), after, at, None, None, "send")
+        return await self.publish(self.appending((command,), after, at, None, None, "send"))
 
     async def request(self, command: object, form: object, timeout: float | timedelta) -> Any:
         """See `App.request`."""

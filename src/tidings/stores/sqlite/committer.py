@@ -62,7 +62,7 @@ class Committer:
         self._careful = 0
         self.wal = Wal()
         self._changed_before = 0
-        self._watch_files()
+        self._originals = Nowhere() if volatile else Originals(self._file)
 
     # ---- commits -----------------------------------------------------------------------------------------------------
 
@@ -122,12 +122,14 @@ class Committer:
 
     def _commit_joined(self, ops: Sequence[Op]) -> Committed | None:
         """Commit what several callers append as if one did, if that is all they do; that takes one statement."""
-        append = log.joined(ops) if not self._careful else None
-        done = self._commit_alone(append) if append is not None else None
+        joined = log.joined(ops) if not self._careful else None
+        if joined is None:
+            return None
+        append, counts = joined
+        done = self._commit_alone(append)
         if done is None:
             return None
         positions = iter(done[0].positions)
-        counts = [len(op.envelopes) for op in ops if type(op) is Append]
         return [(Appended(tuple(islice(positions, count))), None) for count in counts], True
 
     def _commit_together(self, ops: Sequence[Op]) -> Committed:
@@ -170,7 +172,7 @@ class Committer:
         turnstile.enter()
         try:
             if durable:  # else nothing is acknowledged that could be gone with the files
-                self._check_files(turnstile.entered)
+                self._originals.check(turnstile.entered)
             if durable is not self._durable:
                 self._flush_at_commit(durable=durable)
             try:
@@ -247,7 +249,7 @@ class Committer:
 
     def _begin(self, *, durable: bool) -> None:
         """Begin, inside the turnstile."""
-        self._check_files(self._turnstile.entered)
+        self._originals.check(self._turnstile.entered)
         if durable is not self._durable:
             self._flush_at_commit(durable=durable)
         self._patiently("BEGIN IMMEDIATE")
@@ -339,11 +341,6 @@ class Committer:
 
     # ---- the files ---------------------------------------------------------------------------------------------------
 
-    def _watch_files(self) -> None:
-        """From now on, the files that are open are the original ones."""
-        self._originals = Nowhere() if self._volatile else Originals(self._file)
-        self._check_files = self._originals.check
-
     def _reopen(self) -> None:
         """Replace a connection that cannot go on."""
         with contextlib.suppress(sqlite3.Error):
@@ -354,8 +351,7 @@ class Committer:
         self.changes.forget()
         self._durable = True
         self._changed_before = 0
-        self._originals.close()
-        self._watch_files()
+        self._originals.reopened()
 
     def checkpoint(self) -> None:
         """Make a checkpoint."""

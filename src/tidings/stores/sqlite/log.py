@@ -32,16 +32,18 @@ MOST_ALONE = 100
 """Envelopes of one append up to which it is a statement of its own; each number of them makes another one."""
 
 
-def joined(ops: Sequence[Op]) -> Append | None:
-    """One append that does all of these; None unless each only appends a few new events without a stream, now."""
+def joined(ops: Sequence[Op]) -> tuple[Append, list[int]] | None:
+    """One append that does all of these, and how many events are each one's; None unless they append new ones, now."""
     if len(ops) > MOST_ALONE:
         return None
     envelopes: list[Envelope] = []
+    counts: list[int] = []
     for op in ops:
         if type(op) is not Append or not op.fresh or op.due is not None or op.expected != ANY:
             return None
         envelopes += op.envelopes
-    return Append(envelopes, fresh=True)
+        counts.append(len(op.envelopes))
+    return Append(envelopes, fresh=True), counts
 
 
 def lone_insert(op: Append, changes: Changes) -> tuple[str, list[Any]] | None:
@@ -60,7 +62,7 @@ def lone_insert(op: Append, changes: Changes) -> tuple[str, list[Any]] | None:
     stream = first.stream
     if len(envelopes) == 1 and stream is None and version == ANY and first.version is None:  # as most are
         row = rows.unplaced(first)
-        return rows.INSERT[len(row)], row
+        return _insert_alone(1, len(row), False, False), row  # noqa: FBT003 - as its definition
     if (stream is None) is not (version == ANY) or (stream is not None and stream.startswith(STATES)):
         return None
     width = 0
@@ -75,7 +77,7 @@ def lone_insert(op: Append, changes: Changes) -> tuple[str, list[Any]] | None:
             version += 1
             values += (stream, version)
     if stream is None:
-        return _insert_alone(len(envelopes), width, False, False), values  # noqa: FBT003 - as its definition
+        return _insert_alone(len(envelopes), width, False, False), values  # noqa: FBT003 - as above
     must_look = op.expected > changes.reached.get(stream, 0)
     if must_look:
         values += (stream, op.expected)

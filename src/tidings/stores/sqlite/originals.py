@@ -39,10 +39,16 @@ class Originals:
         """Args: path: of the database, open and with a WAL."""
         self.are_lost = False
         self._paths = (path, f"{path}-wal")
+        self._folder = -1
+        self.reopened()
+
+    def reopened(self) -> None:
+        """From now on, the files that are open now are the original ones."""
+        self.close()
         self._ids = tuple(map(_identity, self._paths))
         self._open = tuple(map(_descriptor, self._paths))
         self._size = 0
-        self._folder = os.open(Path(path).parent, _FOLDER)
+        self._folder = os.open(Path(self._paths[0]).parent, _FOLDER)
         self._seen = 0  # the last change of the folder after which the files were found in place
         self._looked = 0.0
 
@@ -103,6 +109,9 @@ class Nowhere(Originals):
     def __init__(self) -> None:
         """Look for nothing."""
         self.are_lost = False
+
+    def reopened(self) -> None:
+        """Go on."""
 
     def check(self, now: float) -> None:
         """Go on."""

@@ -65,13 +65,6 @@ def columns(width: int, with_stream: bool) -> tuple[str, ...]:  # noqa: FBT001 -
     return (*(_ALWAYS + _SELDOM)[:width], *(("stream", "version") if with_stream else ()))
 
 
-INSERT = {
-    len(names): f"INSERT INTO tidings_log ({','.join(names)}) VALUES ({','.join('?' * len(names))})"
-    for names in (_ALWAYS, _ALWAYS + _SELDOM)
-}
-"""How many values `unplaced` gave -> the statement that inserts them as a row of its own."""
-
-
 @cache
 def _insert(width: int, with_stream: bool) -> str:  # noqa: FBT001 - as above
     names = (*columns(width, with_stream), "position")

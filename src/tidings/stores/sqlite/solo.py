@@ -54,14 +54,11 @@ class Solo:
         return self._write(op)
 
     def _write(self, op: Op) -> Any:
-        outcomes, grew = self._committer.commit_all((op,))
+        result, grew = self._committer.commit_one(op)
         if grew:
             self._tell()
         if self._committer.wal.is_due:
             self._committer.checkpoint()
-        result, error = outcomes[0]
-        if error is not None:
-            raise error
         return result
 
     async def begin(self) -> SqliteTransaction:
