@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from operator import attrgetter
 from typing import Any, ClassVar, TypeVar
 
-from tidings.brokers.recent import Recent
+from tidings.brokers.recent import Recent, in_a_row
 from tidings.core.codec import MAX_BYTES
 from tidings.core.envelope import Envelope, Seen
 from tidings.core.guarantees import Guarantees
@@ -288,7 +288,7 @@ class LogConsumer:
         """Pass by what was appended, if it follows what was taken and nothing of it is for this group."""
         if len(self.feeds) != 1 or (feed := self.feeds[0]).closing:
             return False
-        if positions[0] != feed.cursor + 1 or positions[-1] != feed.cursor + len(positions):
+        if positions[0] != feed.cursor + 1 or not in_a_row(positions):
             return False
         if any(map(self._is_wanted, envelopes)):
             return False

@@ -63,8 +63,7 @@ class Recent:
     def appended(self, envelopes: Sequence[Envelope], positions: Sequence[int]) -> None:
         """Keep what was appended and committed, if it is all that the log has there, and as it was given."""
         first = positions[0] if positions else 0
-        in_a_row = tuple(positions) == tuple(range(first, first + len(positions)))
-        if first <= self.last or not in_a_row or any(map(_stream, envelopes)):
+        if first <= self.last or not in_a_row(positions) or any(map(_stream, envelopes)):
             return  # ids that were known have places of old; streams have versions of their own
         kept = self._kept
         if first != self.last + 1:
@@ -92,3 +91,9 @@ class Recent:
         if slots is not None:
             found = [one for one in found if one.slot in slots]
         return [one for one in found if one.topic is not None or one.source == app][:limit]
+
+
+def in_a_row(positions: Sequence[int]) -> bool:
+    """True where positions follow each other without a gap."""
+    first = positions[0]
+    return tuple(positions) == tuple(range(first, first + len(positions)))

@@ -6,18 +6,13 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from tidings.core.envelope import Envelope
 from tidings.core.ports import Changed
-
-News = tuple[Sequence[Envelope], Sequence[int]]
-"""What was appended, and at which positions; see `tidings.core.ports.Changed`."""
-UNKNOWN: News = ((), ())
-"""Something may have changed."""
 
 LOOK_EVERY = 0.5
 """Seconds between looks at the file, in case a bell was not heard."""
@@ -110,13 +105,14 @@ class WaitingRoom:
             if task is not None:
                 self._seen[task] = self._changes
 
-    async def listen(self, listener: Changed) -> None:
-        """Call somebody now, and at each wake until cancelled: right there; a task would hear of it a round later."""
+    @contextlib.contextmanager
+    def listening(self, listener: Changed) -> Iterator[None]:
+        """Call somebody now, and at each wake meanwhile: right there; a task would hear of it a round later."""
         self._listeners.append(listener)
         try:
             listener((), ())
             self._look_now_and_then()
-            await self._loop.create_future()
+            yield
         finally:
             self._listeners.remove(listener)
 
@@ -180,27 +176,26 @@ class Rooms(dict[asyncio.AbstractEventLoop, WaitingRoom]):
 
     def wake(
         self,
-        told: AbstractSet[Any] = frozenset(),
         envelopes: Sequence[Envelope] = (),
         positions: Sequence[int] = (),
+        told: AbstractSet[Any] = frozenset(),
     ) -> None:
-        """Wake everybody, from any thread, except in loops that were told.
+        """Wake everybody, from any thread, except in loops that were told: right here in the running one, if any.
 
         Args: envelopes, positions: what was appended, where that is known and all.
         """
+        here = running_loop()
         for loop, room in list(self.items()):
             if loop in told:
+                continue
+            if loop is here:
+                room.wake(envelopes, positions)
                 continue
             try:
                 room.wake_soon(envelopes, positions)
             except RuntimeError:  # that loop was closed
                 self.pop(loop, None)
                 room.silence()
-
-    def wake_here(self) -> None:
-        """Wake everybody, from the event loop's own thread."""
-        for room in self.values():
-            room.wake()
 
     def close(self) -> None:
         """Close all rooms, from any thread."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.scenarios.runtime.messages import OrderPlaced
 from tidings.brokers import recent
 from tidings.brokers.embedded import EmbeddedBroker
-from tidings.brokers.recent import Recent
+from tidings.brokers.recent import Recent, in_a_row
 from tidings.core.envelope import Envelope
 from tidings.core.message import message_type
 from tidings.core.operations import Append
@@ -136,3 +136,9 @@ async def test_a_group_reads_on_where_others_appended_after_what_is_in_memory(tm
     assert positions(await consumer.fetch(10)) == [3]
     assert await consumer.fetch(0) == []
     await store.close()
+
+
+def test_positions_in_a_row_leave_none_out() -> None:
+    assert in_a_row((7,))
+    assert in_a_row([5, 6, 7])
+    assert not in_a_row((5, 3, 7)), "as where an id was known, and somebody else appended meanwhile"

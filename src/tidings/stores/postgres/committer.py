@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from tidings.core.operations import Append, Appended, Beat, Claim, Op, Settle
+from tidings.core.operations import Append, Appended, Op
 from tidings.errors import StoreUnavailable, TidingsError
+from tidings.stores.news import News, news_of
 from tidings.stores.postgres.apply import alone, is_shared, together
 from tidings.stores.postgres.failures import explain, is_lost, is_refusal, is_transient
 from tidings.stores.postgres.fresh import following, placed
@@ -23,8 +24,8 @@ from tidings.stores.postgres.wire import BlockingWire, OwnWire, drive
 
 T = TypeVar("T")
 Outcome = tuple[Any, BaseException | None]
-Committed = tuple[list[Outcome], bool]
-"""What became of each operation, and whether readers should look."""
+Committed = tuple[list[Outcome], News | None]
+"""What became of each operation, and what there is to tell readers."""
 Connected = OwnWire | BlockingWire
 
 TRIES = 5
@@ -57,10 +58,10 @@ class Committer:
                     wire, statement = ready
                     [result] = await wire.run((statement,))
                     if (outcomes := self._followed((op,), result)) is not None:
-                        return outcomes, True
+                        return outcomes, news_of((op,), outcomes)
             except Exception as error:  # noqa: BLE001 - given to the caller
                 if not await self._may_try_again(error, 0):
-                    return [(None, explain(error, self._place, op, committing=is_lost(error)))], False
+                    return [(None, explain(error, self._place, op, committing=is_lost(error)))], None
                 lost = error if is_lost(error) else None
         return await self.commit_all((op,), lost)
 
@@ -84,10 +85,7 @@ class Committer:
                 batch = []
                 outcomes.append(await self._commit_alone(op))
             outcomes += await self._commit_batch(batch)
-        for op, (_, error) in zip(ops, outcomes, strict=True):
-            if error is None and _grows(op):
-                return outcomes, True
-        return outcomes, False
+        return outcomes, news_of(ops, outcomes)
 
     async def _commit_batch(self, ops: Sequence[Op], lost: Exception | None = None) -> list[Outcome]:
         if not ops:
@@ -222,14 +220,3 @@ class Committer:
         if self._wire is not None:
             self._wire.connection.pgconn.finish()
             self._wire = None
-
-
-def _grows(op: Op) -> bool:
-    """True where waiting readers have a reason to look: the log grew, or what is held changed."""
-    if type(op) is Append:
-        return bool(op.envelopes)
-    if type(op) is Settle:
-        return bool(op.append or op.later or op.hold or op.done)
-    if type(op) is Claim:
-        return bool(op.give)
-    return op.leaving if type(op) is Beat else True

@@ -9,6 +9,7 @@ from typing import TypeVar
 import psycopg
 
 from tidings.errors import TidingsError
+from tidings.stores.news import News
 from tidings.stores.postgres import reads
 from tidings.stores.postgres.committer import Committer
 from tidings.stores.postgres.connection import PLANNED_ONCE, Place
@@ -31,12 +32,12 @@ class InLoop:
         writer: Commits.
     """
 
-    def __init__(self, place: Place, grew: Callable[[int], None], floor: Callable[[], int]) -> None:
+    def __init__(self, place: Place, grew: Callable[[int, News], None], floor: Callable[[], int]) -> None:
         """Nothing is connected yet.
 
         Args:
             place: Where the store is.
-            grew: Called after commits that readers should look at, with the last position.
+            grew: Called after commits with the last position, and with what readers should know.
             floor: A position that this process has committed itself.
         """
         self._place = place

@@ -9,6 +9,7 @@ import psycopg
 
 from tidings.core.operations import Op
 from tidings.errors import TidingsError
+from tidings.stores.news import News
 from tidings.stores.postgres.committer import Committer
 from tidings.stores.postgres.connection import PLANNED_ONCE, Place
 from tidings.stores.postgres.failures import explain
@@ -24,8 +25,8 @@ T = TypeVar("T")
 class InThreads:
     """Reads, writes and begins transactions on the thread of its caller."""
 
-    def __init__(self, place: Place, grew: Callable[[int], None]) -> None:
-        """Nothing is connected yet. Args: grew: called after commits that readers should look at."""
+    def __init__(self, place: Place, grew: Callable[[int, News], None]) -> None:
+        """Nothing is connected yet. Args: grew: called with the last position, and with what readers should know."""
         self._place = place
         self._grew = grew
         self._looked_at: set[str] = set()

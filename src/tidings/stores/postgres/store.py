@@ -22,6 +22,7 @@ from tidings.core.outbox import OutboxTable
 from tidings.core.ports import Changed
 from tidings.core.url import parse_url
 from tidings.errors import NotOpen, TidingsError
+from tidings.stores.news import News
 from tidings.stores.postgres import checkup, reads
 from tidings.stores.postgres.connection import Place, TimelyConnection
 from tidings.stores.postgres.failures import explain
@@ -170,10 +171,10 @@ class PostgresStore:
             here = self._loops[loop] = InLoop(self._place, self._grew, lambda: self._committed)
         return here
 
-    def _grew(self, position: int) -> None:
+    def _grew(self, position: int, news: News) -> None:
         """Somebody here committed what readers should look at; the log goes to this position at least."""
         self._committed = max(self._committed, position)
-        self._rooms.wake()
+        self._rooms.wake(*news)
         if (waker := self._waker) is not None:
             waker.ring()
 
@@ -211,10 +212,21 @@ class PostgresStore:
 
     async def watch(self, changed: Changed) -> None:
         """Call `changed` now, and whenever the log may have grown or held deliveries changed, until cancelled."""
-        while True:
-            position = await self.head()
-            changed((), (position,))
-            await self.grown(position, 5.0)
+        self._opened()
+        end, pause = 0, QUICK
+
+        def told(envelopes: Sequence[Envelope], positions: Sequence[int]) -> None:
+            nonlocal end, pause
+            end, pause = max((end, *positions[-1:])), QUICK
+            changed(envelopes, positions)
+
+        with self._rooms.here().listening(told):
+            while True:
+                position = await self.head()
+                if position > end:
+                    told((), (position,))
+                await asyncio.sleep(pause)
+                pause = min(SLOW, pause * 2)
 
     def poke(self) -> None:
         """Make every `grown` of this process return, and every `watch` call, now."""

@@ -12,6 +12,7 @@ from psycopg.pq import TransactionStatus
 from tidings.core.operations import Appended, Op
 from tidings.errors import StoreError, TidingsError, UsageError
 from tidings.stores.deferring import MOST, Deferred, Deferring
+from tidings.stores.news import UNKNOWN, News
 from tidings.stores.postgres.apply import APPLY, BEGIN, COMMIT
 from tidings.stores.postgres.failures import explain, is_lost, is_the_store_s
 from tidings.stores.postgres.placeholders import numbered
@@ -51,7 +52,7 @@ class PostgresTransaction:
         self,
         wire: AsyncWire | BlockingWire,
         give: Callable[[], None],
-        grew: Callable[[int], None],
+        grew: Callable[[int, News], None],
         looked_at: set[str],
         place: str,
     ) -> None:
@@ -215,7 +216,7 @@ class PostgresTransaction:
         if result.tag != "COMMIT":
             raise self._undone()
         if self._appended is not None:
-            self._grew(self._appended)
+            self._grew(self._appended, UNKNOWN)
 
     async def rollback(self) -> None:
         """Undo it all. Safe to call twice."""

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from typing import Any, TypeVar
 
 from tidings.core.operations import Op
+from tidings.stores.news import News
 from tidings.stores.postgres.committer import Committed, Committer, Outcome
 from tidings.stores.postgres.writer import BATCH, check_open, last_position
 from tidings.stores.rounds import Rounds
@@ -26,12 +27,12 @@ _Job = tuple[Op, asyncio.Future[Any]]
 class LoopWriter:
     """Shares one write connection between all tasks of one event loop."""
 
-    def __init__(self, committer: Committer, grew: Callable[[int], None]) -> None:
+    def __init__(self, committer: Committer, grew: Callable[[int, News], None]) -> None:
         """Wire it; nothing is connected.
 
         Args:
             committer: Owner of a connection of the running loop.
-            grew: Called with the last position after a commit that readers should look at, before its callers know.
+            grew: Called after a commit, before its callers know, with the last position and what readers should know.
         """
         self._committer = committer
         self._grew = grew
@@ -58,9 +59,9 @@ class LoopWriter:
             self._task = self._loop.create_task(self._commit_all([(op, future)], value))
             return await future
         self._rest()
-        [(result, refusal)], grew = value
-        if grew:
-            self._grew(last_position((result,)))
+        [(result, refusal)], news = value
+        if news is not None:
+            self._grew(last_position((result,)), news)
         if self._rounds.is_long():
             await asyncio.sleep(0)
         if refusal is not None:
@@ -99,10 +100,10 @@ class LoopWriter:
             while jobs:
                 if begun is None:
                     begun = self._committer.commit_all([op for op, _ in jobs])
-                outcomes, grew = await begun
+                outcomes, news = await begun
                 begun = None
-                if grew:
-                    self._grew(last_position([result for result, _ in outcomes]))
+                if news is not None:
+                    self._grew(last_position([result for result, _ in outcomes]), news)
                 _tell(jobs, outcomes)
                 if len(jobs) > 1:  # those who know now write again, and share the next commit with those who wait
                     await asyncio.sleep(0)

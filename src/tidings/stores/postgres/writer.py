@@ -10,6 +10,7 @@ from typing import Any
 
 from tidings.core.operations import Appended, Op
 from tidings.errors import NotOpen, Overloaded
+from tidings.stores.news import News
 from tidings.stores.postgres.committer import Committer
 from tidings.stores.postgres.wire import finish
 
@@ -22,12 +23,12 @@ BATCH = 1000
 class Writer:
     """Shares one write connection between all threads of this process."""
 
-    def __init__(self, committer: Committer, grew: Callable[[int], None]) -> None:
+    def __init__(self, committer: Committer, grew: Callable[[int, News], None]) -> None:
         """Wire it; nothing is connected.
 
         Args:
             committer: Owner of a connection that blocks.
-            grew: Called with the last position after a commit that readers should look at, before its callers know.
+            grew: Called after a commit, before its callers know, with the last position and what readers should know.
         """
         self._committer = committer
         self._grew = grew
@@ -51,9 +52,9 @@ class Writer:
     def _write_alone(self, op: Op) -> Any:
         """Commit an operation; the connection is ours."""
         try:
-            [(result, refusal)], grew = finish(self._committer.commit_one(op))
-            if grew:
-                self._grew(last_position((result,)))
+            [(result, refusal)], news = finish(self._committer.commit_one(op))
+            if news is not None:
+                self._grew(last_position((result,)), news)
         finally:
             self._owner.release()
         if refusal is not None:
@@ -63,9 +64,9 @@ class Writer:
     def _commit(self) -> None:
         jobs = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
         try:
-            outcomes, grew = finish(self._committer.commit_all([op for op, _ in jobs]))
-            if grew:
-                self._grew(last_position(result for result, _ in outcomes))
+            outcomes, news = finish(self._committer.commit_all([op for op, _ in jobs]))
+            if news is not None:
+                self._grew(last_position(result for result, _ in outcomes), news)
         except BaseException as error:
             for _, future in jobs:
                 future.set_exception(error)

@@ -6,13 +6,12 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tidings.core.envelope import Envelope
-from tidings.core.operations import Append, Appended, Op
+from tidings.core.operations import Op
 from tidings.errors import StoreGone
+from tidings.stores.news import UNKNOWN, News, news_of
 from tidings.stores.sqlite.ids import Ids
 from tidings.stores.sqlite.presence import Presence
 from tidings.stores.sqlite.rows import Rows
-from tidings.stores.waiting import UNKNOWN, News
 
 UPSERT_STATE = (
     "INSERT INTO tidings_state VALUES (?,?,?,?,?,?) ON CONFLICT (type, key) DO UPDATE SET "
@@ -129,15 +128,10 @@ class Changes:
         self.end = last
         return (last,) if count == 1 else tuple(range(first, last + 1))
 
-    def news(self, ops: Sequence[Op], outcomes: Sequence[tuple[Any, object]]) -> News:
-        """What operations have just appended, and where, if the log ends with it; else nothing."""
-        envelopes: list[Envelope] = []
-        positions: list[int] = []
-        for op, (result, _) in zip(ops, outcomes, strict=True):
-            if isinstance(op, Append) and type(result) is Appended and op.due is None:
-                envelopes += op.envelopes
-                positions += result.positions
-        return (envelopes, positions) if positions and positions[-1] == self.end else UNKNOWN
+    def news(self, ops: Sequence[Op], outcomes: Sequence[tuple[Any, BaseException | None]]) -> News:
+        """What to tell readers of operations that were just committed."""
+        news = news_of(ops, outcomes) or UNKNOWN
+        return news if news[1][-1:] == [self.end] else UNKNOWN
 
     @property
     def head(self) -> int:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from typing import Any
 from weakref import WeakValueDictionary
 
 from tidings.core.operations import Op
+from tidings.core.ports import Changed
 from tidings.errors import NotOpen, StoreUnavailable
+from tidings.stores.news import UNKNOWN, News
 from tidings.stores.sqlite.committer import Committer
 from tidings.stores.sqlite.transaction import SqliteTransaction
 
@@ -19,7 +20,7 @@ class _Turn:
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
-        self.listeners: list[Callable[[], None]] = []
+        self.listeners: list[Changed] = []
 
 
 _turns: WeakValueDictionary[tuple[str, asyncio.AbstractEventLoop], _Turn] = WeakValueDictionary()
@@ -28,7 +29,7 @@ _turns: WeakValueDictionary[tuple[str, asyncio.AbstractEventLoop], _Turn] = Weak
 class Solo:
     """Does what `Writer` does, on the thread of the event loop; nothing happens at the same time as anything else."""
 
-    def __init__(self, committer: Committer, committed: Callable[[], None]) -> None:
+    def __init__(self, committer: Committer, committed: Changed) -> None:
         """Args: committed: called after every commit on this file by any store of this loop."""
         self._committer = committer
         self._committed = committed
@@ -56,7 +57,7 @@ class Solo:
     def _write(self, op: Op) -> Any:
         result, grew = self._committer.commit_one(op)
         if grew:
-            self._tell()
+            self._tell(self._committer.changes.news((op,), ((result, None),)))
         if self._committer.wal.is_due:
             self._committer.checkpoint()
         return result
@@ -100,11 +101,11 @@ class Solo:
         finally:
             self._turn.lock.release()
         if grew:
-            self._tell()
+            self._tell(UNKNOWN)
 
-    def _tell(self) -> None:
+    def _tell(self, news: News) -> None:
         for listener in list(self._turn.listeners):
-            listener()
+            listener(*news)
 
     def close(self) -> None:
         """End an open transaction and forget the others."""

@@ -152,7 +152,7 @@ class SqliteStore:
         if self._threads:
             self._writer = Writer(committer, self._rooms, self._doorbell.ring if self._doorbell else lambda: None)
         else:
-            self._writer = Solo(committer, self._rooms.wake_here)
+            self._writer = Solo(committer, self._rooms.wake)
 
     async def close(self) -> None:
         """Finish waiting writes and close. Safe to call twice."""
@@ -250,7 +250,8 @@ class SqliteStore:
     async def watch(self, changed: Changed) -> None:
         """Call `changed` now, and whenever the log may have grown or held deliveries changed, until cancelled."""
         self._is_open()
-        await self._rooms.here().listen(changed)
+        with self._rooms.here().listening(changed):
+            await asyncio.get_running_loop().create_future()
 
     def poke(self) -> None:
         """Make every `grown` of this process return, and every `watch` call, now."""

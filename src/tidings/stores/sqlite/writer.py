@@ -19,11 +19,12 @@ from typing import Any, NamedTuple
 
 from tidings.core.operations import Op
 from tidings.errors import NotOpen, Overloaded
+from tidings.stores.news import UNKNOWN, News
 from tidings.stores.sqlite.apply import Outcome
 from tidings.stores.sqlite.committer import Committer
 from tidings.stores.sqlite.transaction import SqliteTransaction
 from tidings.stores.sqlite.turns import Turn, Turns
-from tidings.stores.waiting import UNKNOWN, News, Reply, Rooms, WaitingRoom
+from tidings.stores.waiting import Reply, Rooms, WaitingRoom
 
 MOST_WAITING = 100_000
 """Operations that may wait; one more is refused."""
@@ -90,7 +91,7 @@ class Writer:
         turn = self._turns.here()
         self._check(len(turn.jobs))
         # Asked before the commit wakes others: what they write then is of another round.
-        if not turn.jobs and turn.is_alone() and (done := self._commit_here((op,), turn.loop)) is not None:
+        if not turn.jobs and turn.is_alone() and (done := self._commit_here((op,))) is not None:
             if turn.is_long():
                 await asyncio.sleep(0)
             [(result, error)] = done
@@ -107,14 +108,14 @@ class Writer:
         jobs = turn.jobs
         turn.jobs, turn.crowded = [], len(jobs) > 1
         if len(jobs) <= BATCH_HERE:
-            done = self._commit_here([op for op, _ in jobs], turn.loop)
+            done = self._commit_here([op for op, _ in jobs])
             if done is not None:
                 _resolve([(future, outcome) for (_, future), outcome in zip(jobs, done, strict=True)])
                 return
         self._stash.extend(jobs)
         self._put(_LOOK, None)
 
-    def _commit_here(self, ops: Sequence[Op], loop: asyncio.AbstractEventLoop) -> Sequence[Outcome] | None:
+    def _commit_here(self, ops: Sequence[Op]) -> Sequence[Outcome] | None:
         """Commit operations on the thread of their event loop; None when somebody else is writing, or it may last."""
         if self._closed or self._waiting or not self._queue.empty() or not self._owner.acquire(blocking=False):
             return None
@@ -126,9 +127,7 @@ class Writer:
         if done is None:
             return None
         if news is not None:
-            if (room := self._rooms.get(loop)) is not None:
-                room.wake(*news)
-            self._tell(news, {loop})
+            self._tell(news)
         self._look_at_wal()
         return done[0]
 
@@ -146,7 +145,7 @@ class Writer:
             self._release()
         if grew:  # what follows is `_tell` and `_look_at_wal` without their calls: 2 % of a lone commit
             if self._rooms:
-                self._rooms.wake(frozenset(), *news)
+                self._rooms.wake(*news)
             self._ring()
         if self._committer.wal.is_due:
             self._queue.put((_LOOK, None))
@@ -159,7 +158,7 @@ class Writer:
     def _tell(self, news: News, told: AbstractSet[Any] = frozenset()) -> None:
         """After a commit: wake who waits, except in loops that were told."""
         if self._rooms:
-            self._rooms.wake(told, *news)
+            self._rooms.wake(*news, told)
         self._ring()
 
     def _look_at_wal(self) -> None:

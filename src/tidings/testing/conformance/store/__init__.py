@@ -16,11 +16,12 @@ from tidings.testing.conformance.store.held import HeldTests
 from tidings.testing.conformance.store.log import LogTests
 from tidings.testing.conformance.store.one_writer import OneWriterTests
 from tidings.testing.conformance.store.transactions import TransactionTests
+from tidings.testing.conformance.store.watching import WatchingTests
 
 __all__ = ["OneWriterSuite", "StoreSuite"]
 
 
-class StoreSuite(LogTests, TransactionTests, HeldTests, GroupTests):
+class StoreSuite(LogTests, WatchingTests, TransactionTests, HeldTests, GroupTests):
     """All of them."""
 
 
