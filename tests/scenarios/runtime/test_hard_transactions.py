@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.scenarios.runtime.messages import OrderPlaced, ReceiptSent, Said, Ship
-from tests.scenarios.runtime.waiting import until
+from tests.scenarios.runtime.waiting import until, working
 from tests.servers.postgres import PostgresServers
 from tidings import App, Dead, Decider, Retry, Transaction, errors, event
 from tidings.runtime import batch
@@ -196,6 +196,32 @@ async def test_messages_of_a_batch_leave_in_the_order_of_its_deliveries_and_thos
         await app.publish(*(OrderPlaced(f"k{number}", number) for number in range(1, 7)))
         await app.run(until_idle=True)
         assert (await names(app))[6:] == ["ReceiptSent 1", "Shipped 2", "ReceiptSent 3", "ReceiptSent 5", "Shipped 6"]
+
+
+async def test_what_the_last_of_a_batch_appended_before_it_failed_was_never_in_the_log(url: str) -> None:
+    app = App(url, shipments)
+
+    @app.on(OrderPlaced, retry=ONCE)
+    async def work(order: OrderPlaced, tx: Transaction) -> None:
+        await tx.append(f"shipment:{order.number}", str(order.number), [Shipped(str(order.number))])
+        if order.number == 2:
+            raise Dead("the place it was given is that of the next one")
+
+    seen: list[int] = []
+
+    @app.on(ReceiptSent)
+    async def note(receipt: ReceiptSent) -> None:
+        seen.append(receipt.number)
+
+    async with app, asyncio.timeout(10), working(app):
+        await app.publish(OrderPlaced("a", 1), OrderPlaced("b", 2))
+        while not await app.store.held():
+            await asyncio.sleep(0.001)
+        for number in range(3):
+            await app.publish(ReceiptSent("c", number))
+            await asyncio.sleep(0.01)
+        await until(lambda: seen == [0, 1, 2])
+        assert (await names(app))[2:] == ["Shipped 1", "ReceiptSent c", "ReceiptSent c", "ReceiptSent c"]
 
 
 async def test_a_command_that_meets_another_version_in_a_batch_is_decided_anew(url: str) -> None:

@@ -9,10 +9,10 @@ import psycopg
 from psycopg import AsyncConnection, Connection
 from psycopg.pq import TransactionStatus
 
-from tidings.core.operations import Appended, Op
+from tidings.core.operations import Op
 from tidings.errors import StoreError, TidingsError, UsageError
 from tidings.stores.deferring import MOST, Deferred, Deferring
-from tidings.stores.news import UNKNOWN, News
+from tidings.stores.news import News, news_of
 from tidings.stores.postgres.apply import APPLY, BEGIN, COMMIT
 from tidings.stores.postgres.failures import explain, is_lost, is_the_store_s
 from tidings.stores.postgres.placeholders import numbered
@@ -20,6 +20,7 @@ from tidings.stores.postgres.reads import LOAD
 from tidings.stores.postgres.rows import PostgresRows
 from tidings.stores.postgres.steps import Result, Statement
 from tidings.stores.postgres.wire import AsyncWire, BlockingWire, drive
+from tidings.stores.postgres.writer import last_position
 from tidings.stores.words import first_word
 
 _OURS = frozenset(("ABORT", "BEGIN", "COMMIT", "END", "PREPARE", "RELEASE", "ROLLBACK", "SAVEPOINT", "START"))
@@ -77,7 +78,8 @@ class PostgresTransaction:
         self._open = True
         self._begun = False
         self._astray = False  # the user may have set another search path, or role
-        self._appended: int | None = None  # the last position, once an operation was applied
+        self._applied: list[tuple[Op, Any]] = []  # operations, with their results
+        self._saved = 0  # how many of them there were at the savepoint
 
     async def execute(self, sql: str, params: Sequence[Any] = ()) -> PostgresRows | Deferred:
         """Run one statement."""
@@ -130,7 +132,7 @@ class PostgresTransaction:
             del self._pending[-len(ahead) :]
         else:
             self._pending += [_KEEP_OP, _RETURN] if self._astray else [_KEEP_OP]
-        self._appended = max(self._appended or 0, result.position if isinstance(result, Appended) else 0)
+        self._applied.append((op, result))
         return result
 
     async def connection(self) -> Connection[Any] | AsyncConnection[Any]:
@@ -145,6 +147,7 @@ class PostgresTransaction:
         """Mark a place to come back to."""
         self._check("")
         self._pending.append(_SAVE)
+        self._saved = len(self._applied)
 
     async def keep(self) -> None:
         """Keep what was done since the savepoint. Raises StoreError: One of its statements failed, which undid it."""
@@ -161,6 +164,7 @@ class PostgresTransaction:
     async def undo(self) -> None:
         """Undo what was done since the savepoint."""
         self._check("")
+        del self._applied[self._saved :]
         if self._pending and self._pending[-1] == _SAVE:
             self._pending.pop()
         else:
@@ -215,8 +219,9 @@ class PostgresTransaction:
         self._end()
         if result.tag != "COMMIT":
             raise self._undone()
-        if self._appended is not None:
-            self._grew(self._appended, UNKNOWN)
+        news = news_of([op for op, _ in self._applied], [(result, None) for _, result in self._applied])
+        if news is not None:
+            self._grew(last_position(result for _, result in self._applied), news)
 
     async def rollback(self) -> None:
         """Undo it all. Safe to call twice."""

@@ -121,6 +121,22 @@ class TransactionTests:
         assert [version for _, _, version in await store.load("a:1")] == [1, 2]
         assert [one.position for one in await store.read(0, 9, 9)] == [1, 2]
 
+    async def test_g5_what_a_savepoint_undid_last_has_no_place_in_the_log(self, store: Store) -> None:
+        given: list[int] = []
+        watching = asyncio.ensure_future(store.watch(lambda _envelopes, positions: given.extend(positions)))
+        await asyncio.sleep(0)
+        tx = await store.begin()
+        for key, is_kept in (("a", True), ("b", False)):
+            await tx.savepoint()
+            await tx.apply(Append([envelope(key)]))
+            await (tx.keep() if is_kept else tx.undo())
+        await tx.commit()
+        assert await store.head() == 1
+        appended = await store.write(Append([envelope("c")]))
+        watching.cancel()
+        assert (appended.position, await store.head(), max(given)) == (2, 2, 2)
+        assert [one.key for one in await store.read(0, 9, 9)] == ["a", "c"]
+
     async def test_a_blocking_caller_is_never_suspended(self, store: Store) -> None:
         def use() -> int:
             tx = store.begin_now()
