@@ -56,8 +56,14 @@ def acknowledge_first() -> None:
 @planted("M2")
 def do_not_flush() -> None:
     """Commits are not flushed to the disk (synchronous=NORMAL)."""
-    flush = Committer._flush_at_commit
+    make, flush = Committer.__init__, Committer._flush_at_commit
+
+    def from_the_beginning(self, *arguments, **options):
+        make(self, *arguments, **options)
+        self._flush_at_commit(durable=True)
+
     Committer._flush_at_commit = lambda self, *, durable: flush(self, durable=False)
+    Committer.__init__ = from_the_beginning
 
 
 @planted("M7")

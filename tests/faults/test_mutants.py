@@ -47,7 +47,9 @@ def acknowledged_first(scene):
 
 
 def not_flushed(scene):
-    return ["power"] if recorded(scene, states=200).lost else []
+    found = recorded(scene, states=200)
+    print(f"{found.states} states of the disk, {found.acknowledged} acknowledged, {len(found.lost)} with a loss")
+    return ["power"] if found.lost else []
 
 
 def trusting(scene):

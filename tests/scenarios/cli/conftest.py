@@ -45,16 +45,20 @@ def work(cwd: Path) -> None:
     python(WORK, cwd=cwd)
 
 
+_NOT_COPIED = shutil.ignore_patterns("__pycache__")
+"""Compiled code of another folder is taken for this one's, where both were written in the same second."""
+
+
 class Market:
     """Where shops keep their stores: in a file of their own folder."""
 
     def open(self, folder: Path) -> Path:
         """A shop that has not sold anything yet, in a folder of this name."""
-        return shutil.copytree(SHOP, folder, ignore=shutil.ignore_patterns("__pycache__"))
+        return shutil.copytree(SHOP, folder, ignore=_NOT_COPIED)
 
     def copy(self, shop: Path, folder: Path) -> Path:
         """The same shop once more."""
-        return shutil.copytree(shop, folder)
+        return shutil.copytree(shop, folder, ignore=_NOT_COPIED)
 
 
 class PostgresMarket(Market):
