@@ -130,8 +130,8 @@ class Changes:
 
     def news(self, ops: Sequence[Op], outcomes: Sequence[tuple[Any, BaseException | None]]) -> News:
         """What to tell readers of operations that were just committed."""
-        news = news_of(ops, outcomes) or UNKNOWN
-        return news if news[1][-1:] == [self.end] else UNKNOWN
+        envelopes, positions = news_of(ops, outcomes) or UNKNOWN
+        return (envelopes, positions) if positions and positions[-1] == self.end else UNKNOWN
 
     @property
     def head(self) -> int:
