@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tidings.core.operations import Op
+from tidings.core.operations import ANY, Append, Appended, Op
 from tidings.errors import StoreGone
 from tidings.stores.news import UNKNOWN, News, news_of
 from tidings.stores.sqlite.ids import Ids
@@ -116,17 +116,21 @@ class Changes:
         """Lead the table of ids up to the last row that was flushed, before one is looked up."""
         self.ids.follow(self.connection, self.head, self.head)
 
-    def appended(self, last: int, count: int) -> Sequence[int]:
-        """Note rows that were appended and committed by themselves. Returns their positions.
+    def appended(self, op: Append, last: int) -> Appended:
+        """Note an append that was a commit by itself, and whose last row stands there.
 
         Raises:
             StoreGone: They stand where others were written before.
         """
+        count, version = len(op.envelopes), None
         first = last - count + 1
         if first <= self.end:
             raise self._older(first - 1)
         self.end = last
-        return (last,) if count == 1 else tuple(range(first, last + 1))
+        if op.expected != ANY:
+            version = op.expected + count
+            self.remember({op.envelopes[0].stream or "": version})
+        return Appended((last,) if count == 1 else tuple(range(first, last + 1)), version)
 
     def news(self, ops: Sequence[Op], outcomes: Sequence[tuple[Any, BaseException | None]]) -> News:
         """What to tell readers of operations that were just committed."""

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tidings.core.operations import ANY, Append, Appended, Op, Settle
+from tidings.core.operations import Append, Appended, Op, Settle
 from tidings.errors import OutcomeUnknown, TidingsError
 from tidings.stores.sqlite import held, log
 from tidings.stores.sqlite.apply import Outcome, apply_all, apply_carefully, is_durable
@@ -29,6 +29,12 @@ from tidings.stores.sqlite.wal import CHANGE, COMMIT, Wal
 Committed = tuple[list[Outcome], bool]
 """The outcome of each operation, and whether readers should look."""
 
+_LONE: dict[type, Callable[[Any, Changes], tuple[str, Sequence[Any], int] | None]] = {
+    Append: log.lone_insert,
+    Settle: held.lone_advance,
+}
+"""Operations that may be one statement: what gives it, its values, and how many rows it changes."""
+_NOTHING = Appended(())
 _CAREFUL_BATCHES = 64
 _PAUSE = 0.0003
 """Seconds between two looks at a lock that somebody else has."""
@@ -88,10 +94,11 @@ class Committer:
         Raises:
             TidingsError: It, or the store, failed.
         """
+        return self.commit_alone(op) or self.commit_closely(op)
+
+    def commit_closely(self, op: Op) -> tuple[Any, bool]:
+        """The same in a transaction, for what is more than a statement, or was refused as one."""
         try:
-            done = self._commit_alone(op) if not self._careful else None
-            if done is not None:
-                return done
             [(result, error)], grew = self._commit_together((op,))
         except TidingsError:
             raise
@@ -100,6 +107,63 @@ class Committer:
         if error is not None:
             raise error
         return result, grew
+
+    def commit_alone(self, op: Op) -> tuple[Any, bool] | None:
+        """Commit in the shortest way there is, if there is one: a statement, which SQLite commits by itself.
+
+        A call costs a microsecond after the wait for a flush, so there are few on this way.
+
+        Returns:
+            The same as `commit_one`; None when it takes a closer look, and nothing was written.
+
+        Raises:
+            TidingsError: The store failed.
+        """
+        lone = _LONE.get(type(op))
+        if lone is None or self._careful or (statement := lone(op, self.changes)) is None:
+            return None
+        sql, values, count = statement
+        durable = type(op) is not Settle or op.durable or self._volatile
+        turnstile = self._turnstile
+        try:
+            turnstile.enter()
+            try:
+                if durable:  # else nothing is acknowledged that could be gone with the files
+                    self._originals.check(turnstile.entered)
+                if durable is not self._durable:
+                    self._flush_at_commit(durable=durable)
+                cursor: sqlite3.Cursor | None = self._cursor.execute(sql, values)
+            except (sqlite3.Error, UnicodeError, OverflowError) as error:
+                cursor = self._again(error, sql, values)
+            finally:
+                turnstile.leave()
+        except OSError as error:
+            raise explain(error, self._file) from error
+        if cursor is None or cursor.rowcount != count:
+            return None  # the stream has gone on, or is not that long; or a slot has another epoch
+        self.wal.written += COMMIT + CHANGE * count
+        if type(op) is Append:
+            return self.changes.appended(op, cursor.lastrowid or 0), True
+        return _NOTHING, False
+
+    def _again(self, error: Exception, sql: str, values: Sequence[Any]) -> sqlite3.Cursor | None:
+        """Execute a lone statement once more where another program was writing; None where it is refused.
+
+        Args: error: What it was answered.
+
+        Raises:
+            TidingsError: The store failed.
+        """
+        if code_of(error) == sqlite3.SQLITE_BUSY:
+            try:
+                return self._patiently(sql, values)
+            except sqlite3.Error as last:
+                error = last
+        if code_of(error) == sqlite3.SQLITE_IOERR:
+            raise self._unknown(error) from error
+        if is_the_store_s(error):
+            raise explain(error, self._file) from error
+        return None
 
     def commit_timed(self, ops: Sequence[Op]) -> Committed:
         """The same, and see how quick commits are here."""
@@ -126,7 +190,7 @@ class Committer:
         if joined is None:
             return None
         append, counts = joined
-        done = self._commit_alone(append)
+        done = self.commit_alone(append)
         if done is None:
             return None
         positions = iter(done[0].positions)
@@ -142,59 +206,6 @@ class Committer:
         finally:
             self._leave()
         return outcomes, self.changes.grew
-
-    def _commit_alone(self, op: Op) -> tuple[Any, bool] | None:
-        """Commit in the shortest way there is, if there is one: a statement, which SQLite commits by itself.
-
-        A call costs a microsecond after the wait for a flush, so there are few on this way.
-
-        Returns:
-            None when it takes a closer look, and nothing was written.
-        """
-        changes = self.changes
-        if type(op) is Append:
-            insert = log.lone_insert(op, changes)
-            if insert is None or not self._execute_alone(*insert, len(op.envelopes), durable=True):
-                return None  # or the stream has gone on, or is not that long
-            version = None
-            if op.expected != ANY:
-                version = op.expected + len(op.envelopes)
-                changes.remember({op.envelopes[0].stream or "": version})
-            return Appended(changes.appended(self._cursor.lastrowid or 0, len(op.envelopes)), version), True
-        advance = held.lone_advance(op, changes.unmarked) if type(op) is Settle else None
-        if advance is None or not self._execute_alone(*advance, durable=self._volatile or is_durable(op)):
-            return None
-        return Appended(()), False
-
-    def _execute_alone(self, sql: str, values: Sequence[Any], count: int, *, durable: bool) -> bool:
-        """Execute a statement that is a commit by itself; False when it did not change so many rows."""
-        turnstile = self._turnstile
-        turnstile.enter()
-        try:
-            if durable:  # else nothing is acknowledged that could be gone with the files
-                self._originals.check(turnstile.entered)
-            if durable is not self._durable:
-                self._flush_at_commit(durable=durable)
-            try:
-                cursor = self._cursor.execute(sql, values)
-            except sqlite3.OperationalError as error:
-                if code_of(error) != sqlite3.SQLITE_BUSY:
-                    raise
-                cursor = self._patiently(sql, values)
-        except sqlite3.Error as error:
-            if code_of(error) == sqlite3.SQLITE_IOERR:
-                raise self._unknown(error) from error
-            if is_the_store_s(error):
-                raise
-            return False
-        except (UnicodeError, OverflowError):
-            return False
-        finally:
-            turnstile.leave()
-        if cursor.rowcount != count:
-            return False
-        self.wal.written += COMMIT + CHANGE * count
-        return True
 
     def begin(self) -> None:
         """Open a transaction for somebody else; `finish` ends it.
@@ -304,7 +315,7 @@ class Committer:
         self.wal.written += COMMIT + CHANGE * (connection.total_changes - self._changed_before)
         changes.committed()
 
-    def _unknown(self, error: sqlite3.Error) -> OutcomeUnknown:
+    def _unknown(self, error: Exception) -> OutcomeUnknown:
         """What to raise when the disk failed between the first and the last byte of a commit."""
         self._reopen()
         return OutcomeUnknown(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -46,16 +46,15 @@ def held_of(row: tuple[Any, ...]) -> Held:
     return Held(id_, group, position, state, attempt, due, known, reason, traceback, tuple(json.loads(history)), since)
 
 
-def lone_advance(op: Settle, unmarked: Container[str]) -> tuple[str, tuple[int | str, ...], int] | None:
+def lone_advance(op: Settle, changes: Changes) -> tuple[str, tuple[int | str, ...], int] | None:
     """The one statement, its values and how many rows it changes, where nothing but a whole group's progress moves.
 
-    It changes nothing where a slot has another epoch. None where there is more to do, or the group has other slots.
-
-    Args: unmarked: groups without marks, as far as this process knows; those of others are to be forgotten.
+    It changes nothing where a slot has another epoch. None where there is more to do, such as forgetting marks, or the
+    group has other slots.
     """
     if op.hold or op.done or op.marks or op.append or op.later or len(op.epochs) not in {1, SLOTS}:
         return None
-    if op.checkpoint is not None and op.group not in unmarked:
+    if op.checkpoint is not None and op.group not in changes.unmarked:
         return None
     slots, checkpoint = len(op.epochs), op.checkpoint or 0
     started = max(op.started or 0, checkpoint)

@@ -46,8 +46,8 @@ def joined(ops: Sequence[Op]) -> tuple[Append, list[int]] | None:
     return Append(envelopes, fresh=True), counts
 
 
-def lone_insert(op: Append, changes: Changes) -> tuple[str, list[Any]] | None:
-    """The one statement, with its values, that does all of an append now; None where it takes more.
+def lone_insert(op: Append, changes: Changes) -> tuple[str, list[Any], int] | None:
+    """The one statement, its values and how many rows it inserts, that does all of an append now; None for others.
 
     It is enough for a few new events without a stream, and for those of one stream at an expected version: a unique
     index refuses it where the stream goes on, and it inserts nothing where the stream ends before that version. To look
@@ -55,14 +55,15 @@ def lone_insert(op: Append, changes: Changes) -> tuple[str, list[Any]] | None:
     of ids may fall behind meanwhile, but not too far.
     """
     envelopes, version = op.envelopes, op.expected
+    count = len(envelopes)
     is_behind = changes.end - changes.ids.followed >= MOST_BEHIND
-    if is_behind or not op.fresh or op.due is not None or not 0 < len(envelopes) <= MOST_ALONE:
+    if is_behind or not op.fresh or op.due is not None or not 0 < count <= MOST_ALONE:
         return None
     first = envelopes[0]
     stream = first.stream
-    if len(envelopes) == 1 and stream is None and version == ANY and first.version is None:  # as most are
+    if count == 1 and stream is None and version == ANY and first.version is None:  # as most are
         row = rows.unplaced(first)
-        return _insert_alone(1, len(row), False, False), row  # noqa: FBT003 - as its definition
+        return _insert_alone(1, len(row), False, False), row, 1  # noqa: FBT003 - as its definition
     if (stream is None) is not (version == ANY) or (stream is not None and stream.startswith(STATES)):
         return None
     width = 0
@@ -77,11 +78,11 @@ def lone_insert(op: Append, changes: Changes) -> tuple[str, list[Any]] | None:
             version += 1
             values += (stream, version)
     if stream is None:
-        return _insert_alone(len(envelopes), width, False, False), values  # noqa: FBT003 - as above
+        return _insert_alone(count, width, False, False), values, count  # noqa: FBT003 - as above
     must_look = op.expected > changes.reached.get(stream, 0)
     if must_look:
         values += (stream, op.expected)
-    return _insert_alone(len(envelopes), width, True, must_look), values  # noqa: FBT003 - as above
+    return _insert_alone(count, width, True, must_look), values, count  # noqa: FBT003 - as above
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from os import SEEK_END, fstat, lseek
 from pathlib import Path
 
 from tidings.errors import StoreGone
@@ -11,8 +12,10 @@ from tidings.errors import StoreGone
 _OPEN_FILES = "/proc/self/fd"
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 """How a folder is opened that is only asked when it changed; Linux then asks for no permission to read it."""
-_SETTLED = 2_000_000_000
-"""Nanoseconds after which a change of a folder cannot be taken for the one before: file systems count in up to 1 s."""
+_SETTLED = 50_000_000
+"""Nanoseconds after which a change of a folder cannot be taken for the one before: Linux counts in up to 10 ms."""
+_SETTLED_COARSE = 2_000_000_000
+"""The same for file systems that keep whole seconds."""
 _LOOK_EVERY = 0.2
 """Seconds after which the files are looked for though their folder has not changed."""
 
@@ -64,10 +67,10 @@ class Originals:
         Raises:
             StoreGone: A file is not the one that was opened, or was cut short.
         """
-        if os.fstat(self._folder).st_ctime_ns != self._seen or now - self._looked > _LOOK_EVERY:
+        if fstat(self._folder).st_ctime_ns != self._seen or now - self._looked > _LOOK_EVERY:
             self._look(now)
         database = self._open[0]
-        size = os.stat(self._paths[0]).st_size if database is None else os.lseek(database, 0, os.SEEK_END)  # noqa: PTH116
+        size = os.stat(self._paths[0]).st_size if database is None else lseek(database, 0, SEEK_END)  # noqa: PTH116
         if size < self._size:
             raise self._gone(self._paths[0])
         self._size = size
@@ -80,7 +83,7 @@ class Originals:
             changed = os.fstat(self._folder).st_ctime_ns  # before the files: what comes after this is seen next time
             if (_place(database), _place(wal)) == self._paths and _identity(self._paths[0]) == self._ids[0]:
                 self._looked = now
-                if clock - changed > _SETTLED:
+                if clock - changed > (_SETTLED if changed % 1_000_000_000 else _SETTLED_COARSE):
                     self._seen = changed
                 return
         for path, known in zip(self._paths, self._ids, strict=True):

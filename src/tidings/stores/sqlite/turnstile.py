@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import time
+from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 from pathlib import Path
+from time import monotonic
 
 _LOOK_EVERY = 0.2
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -26,16 +26,16 @@ class Turnstile:
         """Open the lock file, creating it for this user alone."""
         self._path = str(path)
         self._fd = os.open(path, _OPEN, 0o600)
-        self._looked = self.entered = time.monotonic()
+        self._looked = self.entered = monotonic()
         self._is_inside = False
 
     def enter(self) -> None:
         """Wait for our turn; who is inside already goes on."""
         if self._is_inside:
             return
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        flock(self._fd, LOCK_EX)
         self._is_inside = True
-        self.entered = time.monotonic()
+        self.entered = monotonic()
         if self.entered - self._looked > _LOOK_EVERY:
             self._follow()
 
@@ -46,7 +46,7 @@ class Turnstile:
                 fd = os.open(self._path, _OPEN, 0o600)
             except FileNotFoundError:  # the folder is gone: who looks for the files will say so
                 return
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            flock(fd, LOCK_EX)
             os.close(self._fd)
             self._fd = fd
         self._looked = self.entered
@@ -62,10 +62,10 @@ class Turnstile:
     def try_enter(self) -> bool:
         """Take our turn if nobody else has it, and nobody has removed the lock file."""
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            flock(self._fd, LOCK_EX | LOCK_NB)
         except BlockingIOError:
             return False
-        self.entered = time.monotonic()
+        self.entered = monotonic()
         if self.entered - self._looked > _LOOK_EVERY:
             if not self._is_there():
                 self.leave()
@@ -77,7 +77,7 @@ class Turnstile:
     def leave(self) -> None:
         """Let the next one in."""
         self._is_inside = False
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        flock(self._fd, LOCK_UN)
 
     def close(self) -> None:
         """Give the file back."""

@@ -23,24 +23,26 @@ class Wal:
 
     Attributes:
         written: Bytes, estimated, since the last one; whoever commits adds to it.
+        most: Of these, after which one is due: more where the last one found the estimate too high.
     """
 
     def __init__(self) -> None:
         """Nothing was written yet."""
         self.written = 0
-        self._slack = 1.0  # estimate over truth, as the last checkpoint found it
+        self.most = PASSIVE_AFTER
 
     @property
     def is_due(self) -> bool:
         """True when enough was written since the last checkpoint."""
-        return self.written > PASSIVE_AFTER * self._slack
+        return self.written > self.most
 
     def checkpoint(self, connection: sqlite3.Connection) -> None:
         """Copy the WAL into the database as far as readers allow; start it anew when it grew large."""
         estimated, self.written = self.written, 0
         try:
             _, frames, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            self._slack = min(_MOST_SLACK, max(1.0, estimated / max(1, frames * _PAGE)))
+            slack = min(_MOST_SLACK, max(1.0, estimated / max(1, frames * _PAGE)))
+            self.most = int(PASSIVE_AFTER * slack)
             if frames * _PAGE > TRUNCATE_AFTER:
                 connection.execute("PRAGMA busy_timeout = 250")
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()

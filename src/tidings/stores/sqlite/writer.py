@@ -132,22 +132,24 @@ class Writer:
         return done[0]
 
     def write_now(self, op: Op) -> Any:
-        """Commit an operation, on this thread if nobody else is writing."""
-        if self._closed or self._waiting or not self._queue.empty() or not self._owner.acquire(blocking=False):
+        """Commit an operation, on this thread if nobody else is writing; who is in the queue then comes next."""
+        if self._closed or self._waiting or not self._owner.acquire(blocking=False):
             self._check()
             reply = Reply()
             self._put(op, reply)
             return reply.wait()
+        committer = self._committer
         try:
-            result, grew = self._committer.commit_one(op)
-            news = self._news((op,), ((result, None),)) if self._rooms and grew else UNKNOWN
+            result, grew = committer.commit_alone(op) or committer.commit_closely(op)
+            news = self._news((op,), ((result, None),)) if grew and self._rooms else UNKNOWN
         finally:
             self._release()
         if grew:  # what follows is `_tell` and `_look_at_wal` without their calls: 2 % of a lone commit
             if self._rooms:
                 self._rooms.wake(*news)
             self._ring()
-        if self._committer.wal.is_due:
+        wal = committer.wal
+        if wal.written > wal.most:
             self._queue.put((_LOOK, None))
         return result
 

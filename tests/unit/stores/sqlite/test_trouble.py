@@ -150,8 +150,8 @@ async def test_a_file_that_is_taken_away_stops_everything_that_would_be_acknowle
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if settled:  # as when nothing has changed in the folder for a while
-        monkeypatch.setattr(originals, "_SETTLED", 0)
-        await asyncio.sleep(0.05)
+        monkeypatch.setattr(originals, "_SETTLED_COARSE", 0)
+        await asyncio.sleep(0.1)
     await store.write(Append([envelope()]))
     lose(path)
     for _ in range(2):
@@ -169,12 +169,12 @@ async def test_a_file_that_is_taken_away_stops_everything_that_would_be_acknowle
 async def test_a_folder_above_the_file_that_is_renamed_is_noticed_soon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(originals, "_SETTLED", 0)
+    monkeypatch.setattr(originals, "_SETTLED_COARSE", 0)
     path = tmp_path / "above" / "folder" / "shop.db"
     path.parent.mkdir(parents=True)
     store = SqliteStore(f"sqlite://{path}")
     await store.open()
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.1)
     await store.write(Append([envelope()]))
     (tmp_path / "above").rename(tmp_path / "elsewhere")
     await asyncio.sleep(2 * originals._LOOK_EVERY)

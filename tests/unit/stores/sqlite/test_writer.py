@@ -15,7 +15,7 @@ import pytest
 from tidings.core.envelope import Envelope
 from tidings.core.operations import ANY, Append, Appended, Claim, Settle
 from tidings.errors import Fenced, IdConflict, NotOpen, Overloaded, TidingsError, UsageError, WrongVersion
-from tidings.stores.sqlite import SqliteStore, committer, log, wal, writer
+from tidings.stores.sqlite import SqliteStore, committer, log, turnstile, wal, writer
 from tidings.testing.conformance.store.making import GROUP, claimed, envelope, held
 
 
@@ -359,7 +359,7 @@ async def test_a_loop_that_commits_by_itself_keeps_its_turn_from_the_first_look_
 ) -> None:
     turns: list[int] = []
     lock = fcntl.flock
-    monkeypatch.setattr(fcntl, "flock", lambda fd, turn: (turns.append(turn), lock(fd, turn))[1])
+    monkeypatch.setattr(turnstile, "flock", lambda fd, turn: (turns.append(turn), lock(fd, turn))[1])
     await store.write(Append([envelope()]))
     assert fcntl.LOCK_EX | fcntl.LOCK_NB in turns, "the loop did not do it"
     assert turns.index(fcntl.LOCK_UN) == len(turns) - 1, "another process could slip in, and the loop would wait for it"
@@ -416,10 +416,15 @@ async def test_no_connection_checkpoints_by_itself(store: SqliteStore) -> None:
     assert store._committer.connection.execute("PRAGMA synchronous").fetchone() == (2,)
 
 
+def checkpoints_after(size: int, store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wal, "PASSIVE_AFTER", size)
+    store._committer.wal.most = size
+
+
 async def test_the_wal_is_written_back_and_stays_small(
     store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wal, "PASSIVE_AFTER", 200_000)
+    checkpoints_after(200_000, store, monkeypatch)
     monkeypatch.setattr(wal, "TRUNCATE_AFTER", 1_000_000)
     file = path.with_name("shop.db-wal")
     largest = 0
@@ -435,7 +440,7 @@ async def test_the_wal_is_written_back_and_stays_small(
 async def test_rows_that_change_again_and_again_need_few_checkpoints_and_others_bring_them_back(
     store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wal, "PASSIVE_AFTER", 400_000)
+    checkpoints_after(400_000, store, monkeypatch)
     checkpoints: list[str] = []
     store._committer.connection.set_trace_callback(lambda sql: checkpoints.append(sql) if "checkpoint" in sql else None)
     tx = await store.begin()
@@ -458,7 +463,7 @@ async def test_rows_that_change_again_and_again_need_few_checkpoints_and_others_
 async def test_a_reader_that_stays_makes_the_wal_grow_and_its_end_makes_it_small_again(
     store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wal, "PASSIVE_AFTER", 200_000)
+    checkpoints_after(200_000, store, monkeypatch)
     monkeypatch.setattr(wal, "TRUNCATE_AFTER", 1_000_000)
     reader = sqlite3.connect(path)
     await store.write(Append([envelope()]))
