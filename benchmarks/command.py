@@ -10,16 +10,18 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from benchmarks import report
-from benchmarks.measure import QUICK, Effort, Figure, Others, Result, measure, price_of_a_flush
+from benchmarks.measure import QUICK, Effort, Figure, Result, measure, price_of_a_flush
+from benchmarks.quiet import Others
 from tests.servers.server import Server
 from tests.servers.servers import Servers
 
 RESULTS = Path(__file__).parent / "results"
+PATIENCE = 15.0
+"""Seconds for which each side waits for quiet moments if nobody says otherwise; on a quiet machine it takes none."""
 S = TypeVar("S", bound=Server)
 
 
@@ -47,9 +49,9 @@ def command(
     parser.add_argument(
         "--patient",
         type=float,
-        default=0.0,
+        default=PATIENCE,
         metavar="SECONDS",
-        help="on a busy machine: how long each side may wait for quiet moments to have its rounds in",
+        help=f"how long each side may wait for quiet moments to have its rounds in; {PATIENCE:g} if not given",
     )
     parser.add_argument(
         "--flush",
@@ -62,7 +64,7 @@ def command(
         if shutil.which("strace") is None:
             parser.error("--flush needs strace: apt-get install strace")
         os.execvp("strace", [*slower(asked.flush), sys.executable, "-m", name, *sys.argv[1:]])
-    effort = replace(QUICK if asked.quick else Effort(), patience=asked.patient)
+    effort = QUICK if asked.quick else Effort(patience=asked.patient)
     chosen = [each for each in figures if not asked.only or any(part in each.name for part in asked.only)]
     if not chosen:
         names = ", ".join(each.name for each in figures)

@@ -1,6 +1,6 @@
 """What a worker costs when nothing happens, and what a long backlog costs in memory.
 
-`python -m benchmarks.idle_memory idle STORE SECONDS ROUNDS` and `... drain STORE` are the workers that are looked at.
+`python -m benchmarks.idle_memory idle STORE SECONDS` and `... drain STORE` are the workers that are looked at.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ def idle(folder: Path, effort: Effort) -> Iterator[Round]:
     """A worker with three handlers and a projection on a store where nothing happens any more."""
     store = filled(folder, 1_000)
     seconds = 4 * effort.seconds
-    command = ["idle", str(store), str(seconds), str(effort.rounds)]
-    with subprocess.Popen([sys.executable, "-m", __spec__.name, *command], stdout=subprocess.PIPE, text=True) as worker:
+    command = [sys.executable, "-m", __spec__.name, "idle", str(store), str(seconds)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
 
         def run() -> Sample:
+            print(file=worker.stdin, flush=True)
             if worker.stdout is None or not (line := worker.stdout.readline()):
                 raise RuntimeError("the worker ended")
             wall, cpu = json.loads(line)
@@ -41,8 +42,8 @@ def idle(folder: Path, effort: Effort) -> Iterator[Round]:
         yield run
 
 
-async def be_idle(store: str, seconds: float, rounds: int) -> None:
-    """Be that worker: report wall and CPU seconds of each round."""
+async def be_idle(store: str, seconds: float) -> None:
+    """Be that worker: for each line that it reads, report wall and CPU seconds of a round."""
     app = App(f"sqlite:{store}", revenue, name="shop")
 
     @app.on(OrderPlaced)
@@ -57,7 +58,7 @@ async def be_idle(store: str, seconds: float, rounds: int) -> None:
 
     async def report() -> None:
         await asyncio.sleep(SETTLE)
-        for _ in range(rounds):
+        while await asyncio.to_thread(sys.stdin.readline):
             watch = Stopwatch()
             await asyncio.sleep(seconds)
             sample = watch.sample(1)
@@ -136,7 +137,7 @@ FIGURES = (
 if __name__ == "__main__":
     role, *arguments = sys.argv[1:]
     if role == "idle":
-        asyncio.run(be_idle(arguments[0], float(arguments[1]), int(arguments[2])))
+        asyncio.run(be_idle(arguments[0], float(arguments[1])))
     else:
         asyncio.run(drain(arguments[0]))
         print(peak_of_this_process())

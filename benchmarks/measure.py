@@ -17,6 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.quiet import Patience
+
 
 @dataclass(frozen=True)
 class Effort:
@@ -26,8 +28,7 @@ class Effort:
         rounds: Rounds of every side; five or more for figures worth quoting.
         seconds: Length of a round that counts what it gets done in a given time.
         events: Events of the longest log to project; other backlogs are shares of it.
-        patience: Seconds that each side may wait for others to leave the machine alone. A round then begins when they
-            do, and is repeated when they come back meanwhile; what it measured has no say in that.
+        patience: Seconds that each side may wait for others to leave the machine alone; see `quiet`.
     """
 
     rounds: int = 5
@@ -36,8 +37,6 @@ class Effort:
     patience: float = 0.0
 
 
-QUIET = 0.15
-"""Share of the machine that others may use during a round; the kernel's own work on our writes is part of it."""
 QUICK = Effort(rounds=2, seconds=0.1, events=5_000)
 
 
@@ -258,6 +257,7 @@ def _alternate(
                 turns[side] = stack.enter_context(side(own, effort))
             except Exception:  # noqa: BLE001 - one broken side must not hide the other figures
                 errors[side] = traceback.format_exc()
+        patience = Patience(effort.patience * len(turns))
         for turn in range(effort.rounds):
             say(f"round {turn + 1} of {effort.rounds}")
             for step in range(len(sides)):
@@ -266,25 +266,10 @@ def _alternate(
                     continue
                 gc.collect()
                 try:
-                    samples[side].append(_patiently(turns[side], effort.patience / effort.rounds))
+                    samples[side].append(patience.give(turns[side]))
                 except Exception:  # noqa: BLE001 - as above
                     errors[side] = traceback.format_exc()
     return samples, errors
-
-
-def _patiently(turn: Round, patience: float) -> Sample:
-    """One round, in a quiet moment if there is one soon enough."""
-    deadline = time.perf_counter() + patience
-    while True:
-        if time.perf_counter() < deadline:
-            look = Others()
-            time.sleep(0.2)
-            if look.share() > QUIET:
-                continue
-        others = Others()
-        sample = turn()
-        if others.share() <= QUIET or time.perf_counter() >= deadline:
-            return sample
 
 
 def _judge(figure: Figure, ours: Sequence[Sample], floor: Sequence[Sample]) -> Result:
@@ -302,32 +287,6 @@ def _judge(figure: Figure, ours: Sequence[Sample], floor: Sequence[Sample]) -> R
         floor_cpu=statistics.median(1e6 * sample.cpu / sample.operations for sample in floor),
         rounds=len(pairs),
     )
-
-
-class Others:
-    """How much of the machine other processes used since this was made: what makes figures worth less."""
-
-    def __init__(self) -> None:
-        self.started, self.busy, self.own = time.perf_counter(), _busy(), _own()
-
-    def share(self) -> float:
-        """From 0 to 1, children of this process that have ended not counted; 0 where the system does not tell."""
-        elapsed = time.perf_counter() - self.started
-        busy = _busy() - self.busy - (_own() - self.own)
-        return max(0.0, busy) / elapsed / (os.cpu_count() or 1)
-
-
-def _busy() -> float:
-    """CPU seconds of all processes since the machine started; the kernel counts in hundredths."""
-    try:
-        user, nice, system, _idle, _waiting, *rest = map(int, Path("/proc/stat").read_text().split()[1:9])
-    except (OSError, ValueError):
-        return 0.0
-    return (user + nice + system + sum(rest)) / 100
-
-
-def _own() -> float:
-    return sum(os.times()[:4])
 
 
 # ---- clocks ----------------------------------------------------------------------------------------------------------

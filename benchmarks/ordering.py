@@ -21,7 +21,7 @@ from pathlib import Path
 import psycopg
 
 from benchmarks import coalescing, contention
-from benchmarks.measure import QUIET, Others
+from benchmarks.quiet import QUIET, Others
 from benchmarks.recipes import CALL, RECIPES, STREAMS, Recipe
 from tests.servers.postgres import PostgresServer, PostgresServers
 

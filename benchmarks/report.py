@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.measure import QUIET, Result
+from benchmarks.measure import Result
+from benchmarks.quiet import QUIET
 
 HEADINGS = ("figure", "ours", "floor", "ratio", "rounds from-to", "target", "met", "CPU us", "floor's")
 LEFT = 1

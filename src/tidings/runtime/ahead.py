@@ -5,8 +5,6 @@ A crash makes all of it suspect, and what is far ahead waits long. But a large b
 
 from __future__ import annotations
 
-import asyncio
-
 MOST = 512
 """Deliveries in memory per subscription at most."""
 
@@ -31,16 +29,16 @@ class Ahead:
         self._handed = 0.0  # when; 0.0 when all of it ended
         self.room = self._least
 
-    def handed(self, *, anew: bool = False) -> None:
-        """Deliveries are handed over; `anew` when everything before has ended."""
+    def handed(self, now: float, *, anew: bool = False) -> None:
+        """Deliveries are handed over. Args: now: loop time. anew: True when everything before has ended."""
         if anew or not self._handed:
-            self._handed = asyncio.get_running_loop().time()
+            self._handed = now
 
-    def adapt(self, *, busy: bool) -> None:
-        """Take more or less ahead. Args: busy: True while some of it has not ended."""
+    def adapt(self, now: float, *, busy: bool) -> None:
+        """Take more or less ahead. Args: now: loop time. busy: True while some of it has not ended."""
         if not self._handed:
             return
-        took = asyncio.get_running_loop().time() - self._handed
+        took = now - self._handed
         if not busy:
             if took < QUICK:
                 self.room = min(self._most, self.room * 2)

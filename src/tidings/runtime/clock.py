@@ -102,5 +102,8 @@ def as_datetime(microseconds: int) -> datetime:
 
 
 def loop_time() -> float:
-    """Seconds of the running event loop's clock, which never goes back: for pauses and deadlines of this process."""
+    """Seconds of the running event loop's clock, which never goes back: for pauses and deadlines of this process.
+
+    Who asks often keeps the loop: to find it, Python 3.11 asks the system for the number of the process each time.
+    """
     return asyncio.get_running_loop().time()

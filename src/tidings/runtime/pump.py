@@ -81,6 +81,7 @@ class Pump:
         self.go_on: Callable[[], None] = lambda: None  # runs this pump in a new task; set by the worker
         self.on_settled: Callable[[], None] = lambda: None  # likewise
         self._settled = self._flushing = False  # waits, with nothing half committed; commits what watermarks count
+        self.now: Callable[[], float] = loop_time  # while it runs that of its own loop, which need not be looked for
         self.alarm = Alarm(self._look)
         self.owner: asyncio.Task[Any] | None = None
         self._marks = subscription.counted and store.guarantees.durable != "process"  # else none outlives the attempt
@@ -93,6 +94,7 @@ class Pump:
     async def run(self) -> None:
         """Pump until `stopping`; then return with everything that ended settled."""
         self.owner = me = asyncio.current_task()
+        self.now = asyncio.get_running_loop().time
         while not self.stopping and self.owner is me:
             self.wake.clear()
             self._settled = False
@@ -105,14 +107,14 @@ class Pump:
         if self.broken is not None:
             broken, self.broken = self.broken, None
             raise broken
-        self.ahead.adapt(busy=bool(len(self.lanes)))
-        if loop_time() >= self._claim_at:
+        self.ahead.adapt(self.now(), busy=bool(len(self.lanes)))
+        if self.now() >= self._claim_at:
             await self._claim()
         if is_full := self.in_memory >= self.ahead.room:
             make_room(self)
         taken = await self.take(room) if (room := self.ahead.room - self.in_memory) > 0 else []
         if not self._may_wait():
-            self._flush_at = loop_time() + self._leisure
+            self._flush_at = self.now() + self._leisure
             await self.flush(taken if self._marks else ())
         if not self.suspends:
             taken = await self._run_batches(taken)
@@ -133,18 +135,18 @@ class Pump:
             if self.sweeps and not any(each.held for each in taken):
                 taken = await sweep(self, [each.envelope for each in taken])
             else:
-                self.ahead.handed(anew=True)
+                self.ahead.handed(self.now(), anew=True)
                 taken = await run_batch(self, taken)
         return taken
 
     async def _wait(self) -> None:
         ending = bool(self.ended or self.intake.parked)
-        pause = min(self._claim_at, self._flush_at if ending else math.inf) - loop_time()
+        pause = min(self._claim_at, self._flush_at if ending else math.inf) - self.now()
         if ending and pause <= 0.0:
             return
         if self.intake.due is not None and self.in_memory < self.ahead.room:  # without room, whatever ends sets `wake`
             pause = min(pause, (self.intake.due - self.clock.now()) / MICROSECONDS)
-        self.alarm.set(loop_time() + max(0.0, min(pause, LOOK)))
+        self.alarm.set(self.now() + max(0.0, min(pause, LOOK)))
         await self.wake.wait()
 
     def _look(self) -> None:
@@ -165,8 +167,8 @@ class Pump:
 
     async def take(self, room: int) -> list[Delivery]:
         """Up to about so many deliveries that nobody took yet."""
-        if loop_time() >= self._look_at:
-            self._look_at = loop_time() + LOOK
+        if self.now() >= self._look_at:
+            self._look_at = self.now() + LOOK
             self.intake.look = True
         taken = await self.intake.take(room, self.in_memory, self.lanes.claims)
         while self.intake.superseded:
@@ -175,8 +177,8 @@ class Pump:
 
     async def take_more(self, take: Callable[[int], Awaitable[list[T]]]) -> list[T]:
         """What is taken right away, if the leases are as they should be. Args: take: takes so many."""
-        self.ahead.adapt(busy=bool(len(self.lanes)))
-        if self.stopping or self.suspends or loop_time() >= self._claim_at:
+        self.ahead.adapt(self.now(), busy=bool(len(self.lanes)))
+        if self.stopping or self.suspends or self.now() >= self._claim_at:
             return []
         return await take(self.ahead.room)
 
@@ -204,7 +206,7 @@ class Pump:
             if self.takes(delivery):  # its key may have failed while the mark was committed
                 self.lanes.add(self.lane_of(delivery), delivery)
         if taken:
-            self.ahead.handed()
+            self.ahead.handed(self.now())
         self.staff()
 
     def lane_of(self, delivery: Delivery) -> str | None:
@@ -233,7 +235,7 @@ class Pump:
     def begin(self, delivery: Delivery) -> None:
         """A handler begins."""
         self.running[id(delivery)] = delivery
-        self.began[id(delivery)] = loop_time()
+        self.began[id(delivery)] = self.now()
 
     def finish(self, delivery: Delivery) -> None:
         """A handler ended, one way or another: the next one of its key may be handled."""
@@ -252,7 +254,7 @@ class Pump:
 
     def _may_wait(self) -> bool:
         """True where what ended may be settled later, with more."""
-        waits = loop_time() < self._flush_at and 2 * len(self.ended) <= self.ahead.room
+        waits = self.now() < self._flush_at and 2 * len(self.ended) <= self.ahead.room
         return waits and not (self.stopping or self.ended.others)
 
     def transaction(self) -> OpenTransaction:
@@ -288,9 +290,9 @@ class Pump:
     def _scanned(self) -> bool:
         """True when a feed passed events of other types and its checkpoint may follow, at leisure."""
         passed = any(feed.watermark.position > feed.flushed for feed in self.consumer.feeds)
-        due = passed and (self.stopping or loop_time() - self._scanned_at > LOOK)
+        due = passed and (self.stopping or self.now() - self._scanned_at > LOOK)
         if due:
-            self._scanned_at = loop_time()
+            self._scanned_at = self.now()
         return due
 
     async def _commit(self, feed: Feed, op: Settle) -> None:
@@ -300,7 +302,7 @@ class Pump:
         except Fenced as error:
             log.warning("%s: %s", self.group, error.what)
             self._forget_slots(self.consumer.lose(feed))
-            self._claim_at = loop_time() + CLAIM_AGAIN
+            self._claim_at = self.now() + CLAIM_AGAIN
         else:
             feed.flushed = max(feed.flushed, op.checkpoint or 0)
 
@@ -345,7 +347,7 @@ class Pump:
 
     def reset(self) -> None:
         """Let go of everything in memory and take it up again from what the store says."""
-        self._claim_at = loop_time() + CLAIM_AGAIN
+        self._claim_at = self.now() + CLAIM_AGAIN
         for feed in list(self.consumer.feeds):
             self._forget_slots(self.consumer.lose(feed))
         self.ended.take()

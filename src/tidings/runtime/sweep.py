@@ -42,7 +42,7 @@ async def sweep(pump: Pump, fresh: Sequence[Seen]) -> list[Delivery]:
     """
     others: list[Delivery] = []
     while fresh and pump.sweeps:
-        pump.ahead.handed(anew=True)
+        pump.ahead.handed(pump.now(), anew=True)
         sweeping = Sweep(pump, fresh)
         before = len(pump.ended.acked)
         try:
