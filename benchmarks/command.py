@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -49,9 +50,8 @@ def command(
     parser.add_argument(
         "--patient",
         type=float,
-        default=PATIENCE,
         metavar="SECONDS",
-        help=f"how long each side may wait for quiet moments to have its rounds in; {PATIENCE:g} if not given",
+        help=f"how long each side may wait for quiet moments to have its rounds in; else {PATIENCE:g}, with --quick 0",
     )
     parser.add_argument(
         "--flush",
@@ -64,7 +64,9 @@ def command(
         if shutil.which("strace") is None:
             parser.error("--flush needs strace: apt-get install strace")
         os.execvp("strace", [*slower(asked.flush), sys.executable, "-m", name, *sys.argv[1:]])
-    effort = QUICK if asked.quick else Effort(patience=asked.patient)
+    effort = QUICK if asked.quick else Effort(patience=PATIENCE)
+    if asked.patient is not None:
+        effort = replace(effort, patience=asked.patient)
     chosen = [each for each in figures if not asked.only or any(part in each.name for part in asked.only)]
     if not chosen:
         names = ", ".join(each.name for each in figures)

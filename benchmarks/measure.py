@@ -215,6 +215,7 @@ def measure(figures: Sequence[Figure], folder: Path, effort: Effort, say: Callab
     Yields:
         One result for each figure, in order.
     """
+    patience = Patience()
     for number, together in enumerate(_families(figures)):
         names = ", ".join(figure.name for figure in together)
         sides = list(dict.fromkeys(side for figure in together for side in (figure.floor, figure.ours)))
@@ -223,6 +224,7 @@ def measure(figures: Sequence[Figure], folder: Path, effort: Effort, say: Callab
             sides,
             folder / str(number),
             replace(effort, rounds=rounds, seconds=effort.seconds * min(1, effort.rounds / rounds)),
+            patience,
             lambda doing, names=names: say(f"{names}: {doing}"),
         )
         for figure in together:
@@ -242,7 +244,7 @@ def _families(figures: Sequence[Figure]) -> Iterator[list[Figure]]:
 
 
 def _alternate(
-    sides: Sequence[Side], folder: Path, effort: Effort, say: Callable[[str], None]
+    sides: Sequence[Side], folder: Path, effort: Effort, patience: Patience, say: Callable[[str], None]
 ) -> tuple[dict[Side, list[Sample]], dict[Side, str]]:
     """Let every side have one round after the other, beginning with another side each time."""
     samples: dict[Side, list[Sample]] = {side: [] for side in sides}
@@ -257,7 +259,7 @@ def _alternate(
                 turns[side] = stack.enter_context(side(own, effort))
             except Exception:  # noqa: BLE001 - one broken side must not hide the other figures
                 errors[side] = traceback.format_exc()
-        patience = Patience(effort.patience * len(turns))
+        patience.last(effort.patience * len(turns))
         for turn in range(effort.rounds):
             say(f"round {turn + 1} of {effort.rounds}")
             for step in range(len(sides)):

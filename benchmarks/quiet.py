@@ -40,10 +40,14 @@ class Others:
 class Patience:
     """Gives rounds quiet moments, as long as it lasts. What a round measured has no say in that."""
 
-    def __init__(self, seconds: float) -> None:
-        """Args: seconds: to wait, and to repeat rounds that were disturbed, all in all."""
-        self._left = seconds
+    def __init__(self) -> None:
+        """See how fast the machine is; it has no patience yet."""
+        self._left = 0.0
         self._best = min(_pace() for _ in range(100))
+
+    def last(self, seconds: float) -> None:
+        """Have so many from now on, to wait and to repeat rounds that were disturbed, all in all."""
+        self._left = seconds
 
     def give(self, turn: Callable[[], T]) -> T:
         """One round, in a quiet moment if there is one soon enough; repeated where others come back meanwhile."""

@@ -123,7 +123,7 @@ class Committer:
         if lone is None or self._careful or (statement := lone(op, self.changes)) is None:
             return None
         sql, values, count = statement
-        durable = type(op) is not Settle or op.durable or self._volatile
+        durable = type(op) is Append or self._volatile or is_durable(op)
         turnstile = self._turnstile
         try:
             turnstile.enter()

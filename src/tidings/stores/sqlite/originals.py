@@ -80,7 +80,7 @@ class Originals:
         database, wal = self._open
         if database is not None and wal is not None:
             clock = time.time_ns()
-            changed = os.fstat(self._folder).st_ctime_ns  # before the files: what comes after this is seen next time
+            changed = fstat(self._folder).st_ctime_ns  # before the files: what comes after this is seen next time
             if (_place(database), _place(wal)) == self._paths and _identity(self._paths[0]) == self._ids[0]:
                 self._looked = now
                 if clock - changed > (_SETTLED if changed % 1_000_000_000 else _SETTLED_COARSE):

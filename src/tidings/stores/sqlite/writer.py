@@ -140,11 +140,11 @@ class Writer:
             return reply.wait()
         committer = self._committer
         try:
-            result, grew = committer.commit_alone(op) or committer.commit_closely(op)
+            result, grew = committer.commit_alone(op) or committer.commit_closely(op)  # `commit_one` without its call
             news = self._news((op,), ((result, None),)) if grew and self._rooms else UNKNOWN
         finally:
             self._release()
-        if grew:  # what follows is `_tell` and `_look_at_wal` without their calls: 2 % of a lone commit
+        if grew:  # what follows is `_tell` and `_look_at_wal`, likewise: 2 % of a lone commit
             if self._rooms:
                 self._rooms.wake(*news)
             self._ring()
